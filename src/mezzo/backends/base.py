@@ -1,0 +1,114 @@
+"""What the server needs of anything that can answer a chat request.
+
+A backend is handed a request that fits the wire schema and whose message order was checked. `submit`
+encodes and admits it, or raises; the `Generation` it returns is then read to its end, or closed early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mezzo.protocol.chat import ChatCompletionRequest
+
+FinishReason = Literal["stop", "length", "model_length", "tool_calls", "error"]
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a backend really serves; cards never promise more than this.
+
+    name                 what the operator configured, e.g. `nano`
+    description          one line for people, e.g. `SmolLM2-135M-Instruct (float32)`
+    max_context_length   tokens of prompt and completion together
+    capabilities         the wire's capability names that these weights hold, e.g. `completion_chat`
+    """
+
+    name: str
+    description: str
+    max_context_length: int
+    capabilities: frozenset[str] = field(default_factory=lambda: frozenset({"completion_chat"}))
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text that was produced for choice `index`; whole characters only, possibly empty.
+
+    num_tokens: completion tokens counted since the previous event of this choice.
+    """
+
+    index: int
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFinished:
+    """The one terminal event of choice `index`. `text` and `num_tokens` as in TextDelta."""
+
+    index: int
+    text: str
+    num_tokens: int
+    reason: FinishReason
+
+
+GenerationEvent = TextDelta | ChoiceFinished
+
+
+class Generation(Protocol):
+    """One admitted request. Iterate to the end, or call `aclose` to stop the work within one step."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the rendered prompt, template included; counted once however many choices."""
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Prompt tokens whose keys and values were already in the cache (0 before the first event)."""
+
+    def __aiter__(self) -> AsyncIterator[GenerationEvent]:
+        """Yield events until every choice has finished.
+
+        Raises: BackendFailed if the engine died under the request.
+        """
+
+    async def aclose(self) -> None:
+        """Stop the work for this request. Does nothing when it has ended. Never raises."""
+
+
+class BackendFailed(Exception):
+    """The machinery under a running request failed; what was generated until then stands."""
+
+
+class BackendUnavailable(Exception):
+    """A request was not admitted: the queue is full, or the backend cannot start. Try again later."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Backend(Protocol):
+    """A way to serve one set of weights."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request would start without waiting for a load or a restart."""
+
+    @property
+    def info(self) -> WeightsInfo:
+        """Known from the moment the backend is constructed: cards need it before it is ready."""
+
+    async def start(self) -> None:
+        """Load and return when ready. Raises: BackendUnavailable with the reason."""
+
+    async def stop(self) -> None:
+        """End every generation and every process. Safe to call twice."""
+
+    async def submit(self, request: ChatCompletionRequest, *, request_id: str, temperature: float) -> Generation:
+        """Admit a request. `temperature` is the request's, or the card's default.
+
+        Raises: ApiError of protocol.errors for what the client must change (context overflow, features
+        these weights lack); BackendUnavailable for what it must wait for.
+        """
