@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mezzo.model.attention import AttentionPlan, attend
 from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.linear import Linear
 from mezzo.model.rope import RotaryEmbedding, rotate
 
 
@@ -38,8 +39,8 @@ class Attention(nn.Module):
         self.n_kv_heads = config.n_kv_heads
         self.head_dim = config.head_dim
         # One matrix product for queries, keys and values: the rows of wq, wk and wv, one after the other.
-        self.wqkv = nn.Linear(config.dim, (config.n_heads + 2 * config.n_kv_heads) * config.head_dim, bias=False)
-        self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=False)
+        self.wqkv = Linear(config.dim, (config.n_heads + 2 * config.n_kv_heads) * config.head_dim)
+        self.wo = Linear(config.n_heads * config.head_dim, config.dim)
 
     def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
         """hidden (tokens, dim) -> (tokens, dim). Writes the tokens' keys and values into `cache`."""
@@ -66,8 +67,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.w13 = nn.Linear(config.dim, 2 * config.hidden_dim, bias=False)
-        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
+        self.w13 = Linear(config.dim, 2 * config.hidden_dim)
+        self.w2 = Linear(config.hidden_dim, config.dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         gate, up = self.w13(hidden).chunk(2, dim=-1)
@@ -102,7 +103,7 @@ class Decoder(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.output = Linear(config.dim, config.vocab_size)
         if config.tied_embeddings:
             self.output.weight = self.tok_embeddings.weight
         self.rotary = RotaryEmbedding(config.rope, config.head_dim)
