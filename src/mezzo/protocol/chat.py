@@ -1,0 +1,106 @@
+"""The body of `POST /v1/chat/completions`: every field of the contract and of the official SDK.
+
+Whether a field that fits this schema is honoured is the table of `prompt.features`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
+
+from mezzo.protocol.base import Bool, Float, Int, JsonObject, NonNegativeInt, WireModel
+from mezzo.protocol.guardrails import Guardrail
+from mezzo.protocol.messages import Message
+from mezzo.protocol.tools import AnyTool, ToolChoice
+
+# Bounds that the reference does not document; a request past them is refused, never cut.
+MAX_CHOICES = 16
+MAX_STOP_STRINGS = 64
+MAX_STOP_LENGTH = 1024
+
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Penalty = Annotated[Float, Field(ge=-2, le=2)]
+
+
+class JsonSchemaFormat(WireModel):
+    name: str
+    schema_definition: JsonObject = Field(alias="schema")
+    description: str | None = None
+    strict: Bool = False
+
+
+class ResponseFormat(WireModel):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchemaFormat | None = Field(default=None, validate_default=True)
+
+    @field_validator("json_schema")
+    @classmethod
+    def _require_schema(cls, value: JsonSchemaFormat | None, info: ValidationInfo) -> JsonSchemaFormat | None:
+        if value is None and info.data.get("type") == "json_schema":
+            raise PydanticKnownError("missing")
+        return value
+
+
+class Prediction(WireModel):
+    """The expected text; an empty one means off."""
+
+    type: Literal["content"] = "content"
+    content: str = ""
+
+
+class StreamOptions(WireModel):
+    include_usage: Bool | None = None
+    stream_tool_calls: Bool | None = None
+
+
+class ChatCompletionRequest(WireModel):
+    """One request as the wire has it.
+
+    None means that the client left a choice to the server: model card, context, or chance.
+    """
+
+    model: str
+    messages: list[Message]
+    temperature: Annotated[Float, Field(ge=0, le=1.5)] | None = None
+    top_p: Annotated[Float, Field(gt=0, le=1)] | None = None
+    max_tokens: NonNegativeInt | None = None
+    stream: Bool = False
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    random_seed: NonNegativeInt | None = None
+    metadata: JsonObject | None = None
+    response_format: ResponseFormat = ResponseFormat()
+    tools: list[AnyTool] | None = None
+    tool_choice: ToolChoice = "auto"
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    min_tokens: NonNegativeInt | None = None
+    repetition_penalty: Annotated[Float, Field(gt=0)] | None = None
+    top_k: Int | None = None
+    logprobs: Bool | None = None
+    top_logprobs: NonNegativeInt | None = None
+    prompt_logprobs: Bool | None = None
+    top_prompt_logprobs: NonNegativeInt | None = None
+    n: Annotated[Int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    prediction: Prediction = Prediction()
+    parallel_tool_calls: Bool = True
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    prompt_mode: Literal["reasoning"] | None = None
+    guardrails: list[Guardrail] | None = None
+    prompt_cache_key: str | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+    safe_prompt: Bool = False
+    stream_options: StreamOptions | None = None
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The strings that end the answer, in the order given."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def num_choices(self) -> int:
+        """How many answers were asked for."""
+        return 1 if self.n is None else self.n
