@@ -197,6 +197,18 @@ def test_broken_download_is_not_found_and_the_next_one_completes_it(
     assert (Path(answer["path"]) / "model.safetensors").read_bytes() == GOOD["model.safetensors"]
 
 
+def test_full_disk_is_one_sentence_and_the_next_pull_completes(
+    hub: Hub, pull: Callable[..., dict[str, str]], tmp_path: Path, resolver: type[Resolver]
+) -> None:
+    home = tmp_path / "home"
+    environment = {**hub.environment(), "HF_HOME": str(tmp_path / "hf")}
+    answer, _ = resolver("hf:org/good", home, max_file_bytes=200_000, **environment).result()
+    assert answer["error"] == f"The disk with {home} is full: the weights could not be completed."
+    assert find_weights("org/good", home) is None
+    path = Path(pull("hf:org/good")["path"])
+    assert (path / "model.safetensors").read_bytes() == GOOD["model.safetensors"]
+
+
 def test_snapshot_that_lost_a_file_is_fetched_again(
     pull: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
@@ -235,6 +247,12 @@ def test_refusal_of_the_hub_is_one_sentence(
 
 def test_revision_that_does_not_exist_is_named(pull: Callable[..., dict[str, str]]) -> None:
     assert pull("hf:org/good@v9")["error"] == "org/good has no revision v9 on the Hugging Face hub."
+
+
+def test_name_that_the_hub_cannot_have_is_refused(pull: Callable[..., dict[str, str]]) -> None:
+    assert pull("hf:org/na--me")["error"].startswith(
+        "org/na--me is not a name that the Hugging Face hub can have"
+    )
 
 
 def test_repository_with_pickles_only_is_refused(hub: Hub, pull: Callable[..., dict[str, str]]) -> None:

