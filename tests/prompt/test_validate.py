@@ -281,8 +281,7 @@ def test_accepts_and_refuses_what_the_official_validator_does(messages: list[Raw
     # The newest official rules allow a user message after a tool's; so does our switch.
     assert mezzo_accepts(messages, allow_user_after_tool=True) == official_accepts(messages)
     has_user_after_tool = any(
-        (before["role"], after["role"]) == ("tool", "user")
-        for before, after in pairwise(messages)
+        (before["role"], after["role"]) == ("tool", "user") for before, after in pairwise(messages)
     )
     assert mezzo_accepts(messages) == (official_accepts(messages) and not has_user_after_tool)
 
