@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.decoder import Decoder
+from mezzo.model.rope import RotaryEmbedding
 
 _TOP = {
     "model.embed_tokens.weight": "tok_embeddings.weight",
@@ -46,21 +47,20 @@ def load_decoder(
     device: torch.device,
     on_progress: Callable[[int, int], None] = lambda loaded, total: None,
 ) -> Decoder:
-    """Load the weights in `folder` as `dtype` onto `device`.
+    """Load the weights in `folder` onto `device`, matrices as `dtype`.
 
     `on_progress` is called with bytes read and bytes in all, after every tensor.
     Raises: UnsupportedCheckpoint naming a tensor that is missing, unknown or of the wrong shape, or a file that
     is damaged.
     """
     with torch.device("meta"):
-        decoder = Decoder(config).to(dtype)
-    # to_empty allocates without filling; the rotary frequencies are in no file and stay float32.
-    decoder.to_empty(device=device)
-    decoder.rotary = type(decoder.rotary)(config.rope, config.head_dim).to(device)
+        decoder = Decoder(config, dtype, device.type)
+    decoder.to_empty(device=device)  # allocates without filling, and unties
     if config.tied_embeddings:
-        decoder.output.weight = decoder.tok_embeddings.weight
+        decoder.tok_embeddings.weight = decoder.output.weight
+    decoder.rotary = RotaryEmbedding(config.rope, config.head_dim).to(device)  # in no file
 
-    parameters = dict(decoder.named_parameters())
+    parameters = dict(decoder.named_parameters(remove_duplicate=False))
     files = weight_files(folder)
     total = sum(file.stat().st_size for file in files)
     loaded = 0

@@ -2,6 +2,9 @@
 
 One forward pass computes any tokens of any sequences: a whole prompt, a chunk of one, one token for each of many
 streams, or all of these at once. Tokens stand in one flat dimension; who they belong to is in the `AttentionPlan`.
+
+Number formats: matrices are in the model's dtype and so is what is multiplied with them; the residual stream, the
+norms, the rotary embedding and the logits are float32. Measured in docs/decisions/0006-number-formats.md.
 """
 
 from __future__ import annotations
@@ -13,34 +16,36 @@ from torch import Tensor, nn
 from mezzo.model.attention import AttentionPlan, attend
 from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
-from mezzo.model.linear import Linear
+from mezzo.model.linear import Head, Linear
 from mezzo.model.rope import RotaryEmbedding, rotate
 
 
 class RMSNorm(nn.Module):
-    """Root mean square normalisation (arXiv 1910.07467), computed in float32."""
+    """Root mean square normalisation (arXiv 1910.07467) of the residual stream, for the matrix that follows it."""
 
-    def __init__(self, dim: int, eps: float) -> None:
+    def __init__(self, dim: int, eps: float, dtype: torch.dtype) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.empty(dim))
+        self.dtype = dtype
+        self.weight = nn.Parameter(torch.empty(dim, dtype=torch.float32))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+        """hidden (tokens, dim) float32 -> (tokens, dim) in `dtype`."""
+        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps).to(self.dtype)
 
 
 class Attention(nn.Module):
     """Grouped-query attention (arXiv 2305.13245) with rotary positions over the paged KV cache."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.layer = layer
         self.n_heads = config.n_heads
         self.n_kv_heads = config.n_kv_heads
         self.head_dim = config.head_dim
         # One matrix product for queries, keys and values: the rows of wq, wk and wv, one after the other.
-        self.wqkv = Linear(config.dim, (config.n_heads + 2 * config.n_kv_heads) * config.head_dim)
-        self.wo = Linear(config.n_heads * config.head_dim, config.dim)
+        self.wqkv = Linear(config.dim, (config.n_heads + 2 * config.n_kv_heads) * config.head_dim, dtype)
+        self.wo = Linear(config.n_heads * config.head_dim, config.dim, dtype)
 
     def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
         """hidden (tokens, dim) -> (tokens, dim). Writes the tokens' keys and values into `cache`."""
@@ -65,10 +70,10 @@ class RopeInputs:
 class FeedForward(nn.Module):
     """SwiGLU (arXiv 2002.05202): w2(silu(w1 x) * w3 x), with w1 and w3 in one matrix."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
         super().__init__()
-        self.w13 = Linear(config.dim, 2 * config.hidden_dim)
-        self.w2 = Linear(config.hidden_dim, config.dim)
+        self.w13 = Linear(config.dim, 2 * config.hidden_dim, dtype)
+        self.w2 = Linear(config.hidden_dim, config.dim, dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         gate, up = self.w13(hidden).chunk(2, dim=-1)
@@ -78,14 +83,15 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """One decoder layer: attention, then feed-forward, each on a normalised copy of the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
-        self.attention = Attention(config, layer)
-        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
-        self.feed_forward = FeedForward(config)
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps, dtype)
+        self.attention = Attention(config, layer, dtype)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps, dtype)
+        self.feed_forward = FeedForward(config, dtype)
 
     def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
+        """hidden (tokens, dim) float32 -> the same."""
         hidden = hidden + self.attention(self.attention_norm(hidden), rope, plan, cache)
         return hidden + self.feed_forward(self.ffn_norm(hidden))
 
@@ -93,28 +99,25 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A Mistral-family language model.
 
-    Parameters are created uninitialised, on torch's current default device and dtype; `mezzo.model.checkpoint`
-    fills them.
+    `dtype` is that of the matrices and of the KV cache. Parameters are created uninitialised, on torch's current default
+    device; `mezzo.model.checkpoint` fills them. `device_type` is where the model will run.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device_type: str) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = Linear(config.dim, config.vocab_size)
+        self.dtype = dtype
+        self.output = Head(config.dim, config.vocab_size, dtype, device_type)
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim, dtype=self.output.weight.dtype)
         if config.tied_embeddings:
-            self.output.weight = self.tok_embeddings.weight
+            self.tok_embeddings.weight = self.output.weight
+        self.layers = nn.ModuleList(Block(config, layer, dtype) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps, torch.float32)
         self.rotary = RotaryEmbedding(config.rope, config.head_dim)
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.tok_embeddings.weight.dtype
-
-    @property
     def device(self) -> torch.device:
-        return self.tok_embeddings.weight.device
+        return self.output.weight.device
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, plan: AttentionPlan, cache: KVCache, logits_rows: Tensor
@@ -124,8 +127,8 @@ class Decoder(nn.Module):
         Shapes: token_ids, positions (tokens,) int64; logits_rows (rows,) int64, the tokens whose next token is
         wanted. Returns logits (rows, vocab_size) float32. Writes keys and values of all tokens into `cache`.
         """
-        hidden = self.tok_embeddings(token_ids)
-        rope = RopeInputs(self.rotary, positions, hidden.dtype)
+        hidden = self.tok_embeddings(token_ids).float()
+        rope = RopeInputs(self.rotary, positions, self.dtype)
         for layer in self.layers:
             hidden = layer(hidden, rope, plan, cache)
-        return self.output(self.norm(hidden[logits_rows])).float()  # type: ignore[no-any-return]
+        return self.output(self.norm(hidden[logits_rows]))  # type: ignore[no-any-return]
