@@ -1,0 +1,329 @@
+"""The operator's settings: one typed object, read once at the edge and handed down.
+
+Each setting has one name everywhere: `kv_cache_tokens` in mezzo.toml, `MEZZO_KV_CACHE_TOKENS` in the
+environment, `--kv-cache-tokens` where a command takes it. Later sources win: defaults, the file, the
+environment, the command line. A name that is not a setting, or a value that does not fit, is an error that
+says where it stands.
+`docs/settings.md` is generated from this file by scripts/settings_doc.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from mezzo.kit.secrets import machine_key
+
+CONFIG_FILE = "mezzo.toml"
+CONFIG_VARIABLE = "MEZZO_CONFIG"
+ENV_PREFIX = "MEZZO_"
+# The model id that `weights` serves when `models` is not set: the family's current release.
+DEFAULT_MODEL_ID = "mistral-medium-2505"
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
+_ORIGIN = re.compile(r"https?://[^/\s*]+")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used. The message is one line: where it stands, and what is wrong."""
+
+
+def _usable_key(key: SecretStr | None) -> SecretStr | None:
+    if key is not None:
+        text = key.get_secret_value()
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("a key is one or more printable ASCII characters without spaces")
+    return key
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _list_from_text(value: object) -> object:
+    # The environment and the command line have no lists: there they are written with commas.
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _table_from_text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError('write it as JSON, e.g. {"mistral-medium-2505": "nano"}') from error
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is not an origin such as https://example.org, nor *")
+    return origins
+
+
+def _known_device(device: str) -> str:
+    if not _DEVICE.fullmatch(device):
+        raise ValueError("a device is auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def _lowercase(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What the operator may choose. Immutable; made by `load_settings`, or in code from what is passed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Annotated[Path, AfterValidator(_absolute)] = Field(
+        default_factory=lambda: platformdirs.user_cache_path("mezzo"),
+        description="Folder of converted weights and of this machine's API key; the platform's cache folder "
+        "if unset.",
+    )
+    host: Annotated[str, Field(min_length=1)] = Field(
+        default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every network of this machine."
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8000, description="Port to listen on; 0 takes a free one."
+    )
+    api_key: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        default=None,
+        description="The key that clients must send; if unset, one is made for this machine and kept in "
+        "`home`.",
+    )
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        default="nano",
+        description="Weights to serve: a name such as nano, hf:ORG/NAME, or a local folder.",
+    )
+    models: Annotated[
+        dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]],
+        BeforeValidator(_table_from_text),
+    ] = Field(
+        default_factory=dict,
+        description="Which weights serve which model id, in place of `weights`, which serves "
+        f"{DEFAULT_MODEL_ID}.",
+    )
+    device: Annotated[str, AfterValidator(_known_device)] = Field(
+        default="auto", description="Where to compute: auto, cpu, cuda, cuda:N or mps."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Number format of weights and activations; auto suits the device."
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="CPU threads of the engine; all cores if unset."
+    )
+    max_num_seqs: Annotated[int, Field(ge=1)] = Field(
+        default=32, description="Most sequences that generate at the same time."
+    )
+    max_step_tokens: Annotated[int, Field(ge=1)] = Field(
+        default=512,
+        description="Most tokens in one engine step: the chunk in which a long prompt is read between the "
+        "running sequences.",
+    )
+    kv_cache_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Token positions in the KV cache; chosen from the free memory if unset."
+    )
+    block_size: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="Token positions in one block of the KV cache."
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        default=256, description="Most requests that wait for a place; further ones are answered 503."
+    )
+    max_body_bytes: Annotated[int, Field(ge=1)] = Field(
+        default=32 * 1024 * 1024, description="Largest request body; larger ones are answered 413."
+    )
+    strict_lifecycle: bool = Field(
+        default=False,
+        description="Refuse retired model names instead of answering them through their replacement.",
+    )
+    allow_user_after_tool: bool = Field(
+        default=False,
+        description="Accept a user message right after a tool message, which the hosted API refuses.",
+    )
+    requests_per_minute: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Requests a key may make of one model in any 60 s; no limit if unset."
+    )
+    tokens_per_minute: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Tokens a key may use of one model in any 60 s; no limit if unset."
+    )
+    shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=30.0, description="Seconds that running requests have to finish after a stop signal."
+    )
+    engine_start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        default=600.0, description="Seconds that the engine process has to load its weights."
+    )
+    stream_padding: bool = Field(
+        default=True,
+        description="Pad stream events to random lengths (the field `p`), so that their sizes on the network "
+        "do not tell the text.",
+    )
+    keep_alive_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        default=15.0, description="Seconds of silence on a stream after which a comment line is sent."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lowercase)] = Field(
+        default="info", description="Least severe log lines to write: debug, info, warning or error."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="Form of log lines; auto is console on a terminal and json elsewhere."
+    )
+    log_prompts: bool = Field(default=False, description="Let prompts and completions appear in logs.")
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(_list_from_text), AfterValidator(_origins)] = (
+        Field(
+            default=(),
+            description="Web origins whose pages may call the API; * for any. Credentials are never allowed.",
+        )
+    )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Settings:
+        if self.models and "weights" in self.model_fields_set:
+            raise ValueError("weights and models are both set; models alone says which weights serve what")
+        if self.max_step_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_step_tokens ({self.max_step_tokens}) is below max_num_seqs ({self.max_num_seqs}): "
+                "each running sequence needs one token of a step"
+            )
+        return self
+
+    def served_models(self) -> Mapping[str, str]:
+        """Return the weights spec behind each model id that is served."""
+        return self.models or {DEFAULT_MODEL_ID: self.weights}
+
+    def resolve_api_key(self) -> str:
+        """Return the configured key, or this machine's own, which is made in `home` on the first call.
+
+        Raises: mezzo.kit.secrets.MachineKeyError, OSError.
+        """
+        return (
+            self.api_key.get_secret_value()
+            if self.api_key is not None
+            else machine_key(self.home / "api-key")
+        )
+
+
+def load_settings(
+    options: Mapping[str, object] | None = None,
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings: defaults < file < environment < `options` (the command line's).
+
+    options: by setting name; those that are None were not given. config: the file to read, which must exist;
+    else the one named by MEZZO_CONFIG, which must exist; else mezzo.toml in the working directory, if there.
+    environ: os.environ if None. Raises: SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    path = _config_path(config, environ)
+    if path is not None:
+        values |= (in_file := _read_file(path))
+        sources |= {name: f"{name} in {path}" for name in in_file}
+    values |= (in_environ := _read_environ(environ))
+    sources |= {name: env_name(name) for name in in_environ}
+    values |= given
+    sources |= {name: "--" + name.replace("_", "-") for name in given}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, sources)) from None
+
+
+def env_name(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return ENV_PREFIX + setting.upper()
+
+
+def _config_path(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if config is not None:
+        path, origin = config, "--config"
+    elif CONFIG_VARIABLE in environ:
+        path, origin = Path(environ[CONFIG_VARIABLE]), CONFIG_VARIABLE
+    else:
+        default = Path(CONFIG_FILE)
+        return default if default.exists() else None
+    if not path.is_file():
+        raise SettingsError(f"{origin}: there is no file {str(path)!r}")
+    return path
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    for name in table:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{name} in {path} is not a setting.{_suggest(name, Settings.model_fields)}")
+    # TOML has types, so here "8000" is no number and 1 is no boolean. JSON's strict rules are those of TOML.
+    try:
+        Settings.model_validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as error:
+        # Combinations of settings are judged later, when every source has been read.
+        if any(item["loc"] for item in error.errors()):
+            raise SettingsError(_explain(error, {name: f"{name} in {path}" for name in table})) from None
+    return table
+
+
+def _read_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    settings_by_variable = {env_name(name): name for name in Settings.model_fields}
+    values = {}
+    for variable, text in environ.items():
+        if variable == CONFIG_VARIABLE or not variable.startswith(ENV_PREFIX):
+            continue
+        if variable not in settings_by_variable:
+            known = [*settings_by_variable, CONFIG_VARIABLE]
+            raise SettingsError(f"{variable} in the environment is not a setting.{_suggest(variable, known)}")
+        values[settings_by_variable[variable]] = text
+    return values
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    by_folded = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_folded, n=1)
+    return f" Did you mean {by_folded[close[0]]}?" if close else " `docs/settings.md` lists them."
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+    items = error.errors(include_url=False, include_context=False)
+    # A mistake inside one field first: a combination can only be judged when each value is sound.
+    item = next((item for item in items if item["loc"]), items[0])
+    message = item["msg"].removeprefix("Value error, ")
+    if not item["loc"]:
+        return message
+    name, *inside = item["loc"]
+    where = sources.get(str(name), str(name))
+    got = "" if name == "api_key" else f" (got {_short(item['input'])})"
+    key = "".join(f"[{part!r}]" for part in inside if part != "[key]") if name == "models" else ""
+    return f"{where}{key}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
