@@ -110,13 +110,13 @@ def text_of(content: Content) -> str:
     """Return the text of a content that holds nothing but text; None and `[]` are empty.
 
     Chunks are joined without a separator.
-    Raises: ValueError naming the first chunk that is not text. `prompt.features` refuses those requests.
+    Raises: TypeError naming the first chunk that is not text. `prompt.features` refuses those requests.
     """
     if content is None or isinstance(content, str):
         return content or ""
     texts = []
     for index, chunk in enumerate(content):
         if not isinstance(chunk, TextChunk):
-            raise ValueError(f"content[{index}] is a {type(chunk).__name__}, not text")
+            raise TypeError(f"content[{index}] is a {type(chunk).__name__}, not text")
         texts.append(chunk.text)
     return "".join(texts)

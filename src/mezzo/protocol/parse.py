@@ -7,6 +7,7 @@ large input, nor anything that looks like a credential.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -106,12 +107,10 @@ def _json_pieces(value: Any) -> Iterator[str]:
                 yield ", "
             yield from _json_pieces(member)
         yield "]"
-    elif value is None or isinstance(value, bool | int):
-        yield json.dumps(value)
-    elif isinstance(value, float) and value - value == 0:  # finite
-        yield json.dumps(value)
-    else:
+    elif isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
         yield _quote(str(value))
+    else:
+        yield json.dumps(value)
 
 
 def _quote(text: str) -> str:
