@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes import Script
+from tests.server.live import LiveServer, live_server
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[LiveServer]:
+    with live_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: LiveServer) -> LiveServer:
+    """A server with default settings, its fake backend back at its first script."""
+    shared_server.backend.script = Script()
+    shared_server.backend.generations.clear()
+    return shared_server
