@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -130,6 +131,24 @@ def assert_error(response: httpx.Response, status: int, **expected: Any) -> Any:
     for name, value in expected.items():
         assert body[name] == value, body
     return body
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 2) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.005)
+
+
+def wait_for_record(logs: Sequence[Mapping[str, Any]], **fields: Any) -> Mapping[str, Any]:
+    """Return the one request record with these fields; it is written a moment after the answer was sent."""
+
+    def matching() -> list[Mapping[str, Any]]:
+        return [entry for entry in list(logs) if entry["event"] == "request" and fields.items() <= entry.items()]
+
+    wait_until(matching)
+    (record,) = matching()
+    return record
 
 
 def events_of(text: str) -> list[str]:

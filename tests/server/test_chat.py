@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 
 from structlog.testing import capture_logs
 
 from tests.fakes import FakeBackend, Script
-from tests.server.live import MODEL_ID, NOW, UUID7, LiveServer, chat, live_server
+from tests.server.live import MODEL_ID, NOW, UUID7, LiveServer, chat, live_server, wait_for_record
 
 
 def test_answer_has_the_shape_of_the_reference(server: LiveServer) -> None:
@@ -135,9 +134,7 @@ def test_no_rate_limit_headers_without_limits(server: LiveServer) -> None:
 def test_one_record_per_request_without_its_text(server: LiveServer) -> None:
     with capture_logs() as logs:
         response = server.post(chat("Top secret question"))
-        _wait_for_record(logs)
-    (record,) = [entry for entry in logs if entry["event"] == "request"]
-    assert record["request_id"] == response.json()["id"]
+        record = wait_for_record(logs, request_id=response.json()["id"])
     assert record["correlation_id"] == response.headers["mistral-correlation-id"]
     assert record["model"] == "mistral-medium-latest"
     assert record["model_id"] == MODEL_ID
@@ -151,9 +148,8 @@ def test_one_record_per_request_without_its_text(server: LiveServer) -> None:
 
 def test_record_holds_text_when_asked_for() -> None:
     with live_server(log_prompts=True) as live, capture_logs() as logs:
-        live.post(chat("Question", n=2))
-        _wait_for_record(logs)
-    (record,) = [entry for entry in logs if entry["event"] == "request"]
+        response = live.post(chat("Question", n=2))
+        record = wait_for_record(logs, request_id=response.json()["id"])
     assert record["prompt"][0]["content"] == "Question"
     assert record["completion"] == ["Hello!", "Hello!"]
 
@@ -161,10 +157,8 @@ def test_record_holds_text_when_asked_for() -> None:
 def test_refused_request_is_recorded_too(server: LiveServer) -> None:
     with capture_logs() as logs:
         server.post({**chat(), "model": "nope"})
-        _wait_for_record(logs)
-    (record,) = [entry for entry in logs if entry["event"] == "request"]
-    assert (record["status"], record["outcome"], record["model"]) == (400, "refused", "nope")
-    assert record["completion_tokens"] == 0
+        record = wait_for_record(logs, model="nope")
+    assert (record["status"], record["outcome"], record["completion_tokens"]) == (400, "refused", 0)
 
 
 def test_metrics_count_what_was_used(server: LiveServer) -> None:
@@ -175,9 +169,3 @@ def test_metrics_count_what_was_used(server: LiveServer) -> None:
     assert server.metric("mezzo_time_to_first_token_seconds_count", model=MODEL_ID) >= 1
     assert server.metric("mezzo_inter_token_latency_seconds_count", model=MODEL_ID) >= 5
 
-
-def _wait_for_record(logs: list) -> None:
-    # The record is written right after the answer was sent, so a moment later than the client has it.
-    deadline = time.monotonic() + 2
-    while not any(entry["event"] == "request" for entry in logs) and time.monotonic() < deadline:
-        time.sleep(0.005)

@@ -135,9 +135,10 @@ class RunningChat:
             self._fail(fault)
 
     def _fail(self, failure: Exception) -> None:
-        if self._failure is None:
+        """Note the first failure; how a generation ends after it was closed is no failure."""
+        if self._failure is None and not self._is_closed:
             self._failure = failure
-        self._news.set()
+            self._news.set()
 
     def _note(self, event: GenerationEvent) -> None:
         now_s = time.perf_counter()
