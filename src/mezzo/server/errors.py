@@ -6,7 +6,7 @@ fault of ours is logged whole and told in two words.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import structlog
 from fastapi import FastAPI
@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mezzo.protocol.errors import ApiError, DomainError, InternalError, RequestInvalid, Unauthorized
 from mezzo.server.exchange import CLIENT_CLOSED_REQUEST, exchange_of
+
+MAX_MESSAGE_LENGTH = 1000
 
 _log = structlog.get_logger("mezzo.server")
 
@@ -49,7 +51,16 @@ def error_response(error: ApiError) -> Response:
     headers = error.headers()
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    return JSONResponse(_bounded(error.body()), status_code=error.status, headers=headers)
+
+
+def _bounded(body: dict[str, Any]) -> dict[str, Any]:
+    """Cut long texts: messages may quote what was sent, and an answer does not repeat megabytes."""
+    return {name: _cut(value) if isinstance(value, str) else value for name, value in body.items()}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE_LENGTH else text[:MAX_MESSAGE_LENGTH] + "…"
 
 
 async def _answer_api_error(request: Request, error: Exception) -> Response:

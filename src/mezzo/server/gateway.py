@@ -24,6 +24,8 @@ from mezzo.server.services import Services
 from mezzo.server.terms import ChatTerms, settle_terms
 from mezzo.settings import Settings
 
+MAX_LOGGED_NAME = 256
+
 _log = structlog.get_logger("mezzo.server")
 
 
@@ -51,7 +53,7 @@ class Gateway:
 
         What is returned must be closed by whoever called. Raises: ApiError.
         """
-        exchange.model, exchange.is_stream = request.model, request.stream
+        exchange.model, exchange.is_stream = request.model[:MAX_LOGGED_NAME], request.stream
         if self._is_draining:
             raise ServiceUnavailable
         now = self._services.clock()

@@ -142,6 +142,8 @@ class EventStream(Response):
         except Exception:
             _log.exception("unexpected error in a stream")
             await _send_part(send, self._writer.failure(self._chat.usage))
+        # Settled before the client can know the end: its next request finds this one's tokens counted.
+        await self._chat.aclose()
         await send({"type": "http.response.body", "body": DONE, "more_body": False})
 
 
