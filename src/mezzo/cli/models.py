@@ -26,7 +26,7 @@ def models(
     """List the model names, their lifecycle, context and price, and the weights that answer for them.
 
     A name under a model is an alias; → names the model that answers in its place. Prices are per million
-    tokens. The context is the model card's; weights that hold less answer with less, and GET /v1/models says so.
+    tokens. The context is the model card's; GET /v1/models of a running server says what its weights hold.
 
         mezzo models
 
