@@ -31,6 +31,23 @@ class WeightsInfo:
     capabilities: frozenset[str] = field(default_factory=lambda: frozenset({"completion_chat"}))
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackendStats:
+    """Gauges of the moment and counts since the start, for metrics.
+
+    num_running, num_waiting          sequences in the batch, and queued for a place in it
+    num_blocks, num_free_blocks       of the KV cache
+    num_preemptions, num_restarts     sequences that gave their blocks back; engine processes that died
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_free_blocks: int = 0
+    num_preemptions: int = 0
+    num_restarts: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     """Text that was produced for choice `index`; whole characters only, possibly empty.
@@ -100,13 +117,18 @@ class Backend(Protocol):
     def info(self) -> WeightsInfo:
         """Known from the moment the backend is constructed: cards need it before it is ready."""
 
+    def stats(self) -> BackendStats:
+        """Return current figures; cheap, no I/O."""
+
     async def start(self) -> None:
         """Load and return when ready. Raises: BackendUnavailable with the reason."""
 
     async def stop(self) -> None:
         """End every generation and every process. Safe to call twice."""
 
-    async def submit(self, request: ChatCompletionRequest, *, request_id: str, temperature: float) -> Generation:
+    async def submit(
+        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
+    ) -> Generation:
         """Admit a request. `temperature` is the request's, or the card's default.
 
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features

@@ -55,9 +55,14 @@ def _require_finite(value: Any) -> Any:
     return value
 
 
-Int = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX), BeforeValidator(_refuse_int_lookalike)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=INT64_MAX), BeforeValidator(_refuse_int_lookalike)]
-Float = Annotated[float, BeforeValidator(_refuse_float_lookalike)]
+# Constraints go before the marker, so that they become part of the number's own schema:
+# Annotated[float, Field(ge=0), AS_NUMBER].
+AS_INTEGER = BeforeValidator(_refuse_int_lookalike)
+AS_NUMBER = BeforeValidator(_refuse_float_lookalike)
+
+Int = Annotated[int, Field(ge=-INT64_MAX, le=INT64_MAX), AS_INTEGER]
+NonNegativeInt = Annotated[int, Field(ge=0, le=INT64_MAX), AS_INTEGER]
+Float = Annotated[float, AS_NUMBER]
 Bool = StrictBool
 JsonObject = Annotated[dict[str, Any], AfterValidator(_require_finite)]
 """Free-form JSON, for what this layer only carries: metadata, JSON schemas, call arguments."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticKnownError
 
-from mezzo.protocol.base import Bool, Float, Int, JsonObject, NonNegativeInt, WireModel
+from mezzo.protocol.base import AS_INTEGER, AS_NUMBER, Bool, Int, JsonObject, NonNegativeInt, WireModel
 from mezzo.protocol.guardrails import Guardrail
 from mezzo.protocol.messages import Message
 from mezzo.protocol.tools import AnyTool, ToolChoice
@@ -21,7 +21,7 @@ MAX_STOP_STRINGS = 64
 MAX_STOP_LENGTH = 1024
 
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
-Penalty = Annotated[Float, Field(ge=-2, le=2)]
+Penalty = Annotated[float, Field(ge=-2, le=2), AS_NUMBER]
 
 
 class JsonSchemaFormat(WireModel):
@@ -63,8 +63,8 @@ class ChatCompletionRequest(WireModel):
 
     model: str
     messages: list[Message]
-    temperature: Annotated[Float, Field(ge=0, le=1.5)] | None = None
-    top_p: Annotated[Float, Field(gt=0, le=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1.5), AS_NUMBER] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1), AS_NUMBER] | None = None
     max_tokens: NonNegativeInt | None = None
     stream: Bool = False
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
@@ -76,13 +76,13 @@ class ChatCompletionRequest(WireModel):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     min_tokens: NonNegativeInt | None = None
-    repetition_penalty: Annotated[Float, Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0), AS_NUMBER] | None = None
     top_k: Int | None = None
     logprobs: Bool | None = None
     top_logprobs: NonNegativeInt | None = None
     prompt_logprobs: Bool | None = None
     top_prompt_logprobs: NonNegativeInt | None = None
-    n: Annotated[Int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), AS_INTEGER] | None = None
     prediction: Prediction = Prediction()
     parallel_tool_calls: Bool = True
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mezzo.protocol.base import Bool, Float, WireModel
+from mezzo.protocol.base import AS_NUMBER, Bool, WireModel
 
-Threshold = Annotated[Float, Field(ge=0, le=1)]
+Threshold = Annotated[float, Field(ge=0, le=1), AS_NUMBER]
 
 
 class _CommonThresholds(WireModel):

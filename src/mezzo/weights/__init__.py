@@ -1,0 +1,18 @@
+"""Weights on this machine: found, fetched, verified, converted once."""
+
+from mezzo.weights.cache import default_home
+from mezzo.weights.errors import WeightsError
+from mezzo.weights.folder import CheckpointFolder
+from mezzo.weights.progress import Progress, SilentProgress, console_progress
+from mezzo.weights.resolve import find_weights, resolve_weights
+
+__all__ = [
+    "CheckpointFolder",
+    "Progress",
+    "SilentProgress",
+    "WeightsError",
+    "console_progress",
+    "default_home",
+    "find_weights",
+    "resolve_weights",
+]

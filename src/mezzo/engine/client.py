@@ -1,0 +1,294 @@
+"""The server's side of the engine process: starts it, talks to it, and starts it again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+
+from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.messages import (
+    HEADER,
+    Abort,
+    AddRequest,
+    EngineStats,
+    Failed,
+    Loading,
+    Ready,
+    SequenceOutput,
+    Start,
+    StepDone,
+    Stop,
+    decode_from_engine,
+    encode_frame,
+)
+
+log = structlog.get_logger()
+
+_STOP_TIMEOUT_S = 5.0
+_MAX_BACKOFF_S = 30.0
+# An engine that lived this long was not killed by its own start.
+_HEALTHY_AFTER_S = 10.0
+
+
+class EngineDied(Exception):
+    """The engine process ended under a running request."""
+
+
+class EngineFull(Exception):
+    """As many sequences are running and queued as are allowed."""
+
+
+class EngineUnavailable(Exception):
+    """There is no engine: it cannot load, or it was stopped. The message says which."""
+
+
+class State(enum.Enum):
+    """What the engine process is doing."""
+
+    LOADING = enum.auto()
+    READY = enum.auto()
+    FAILED = enum.auto()
+    STOPPED = enum.auto()
+
+
+class EngineStream:
+    """The outputs of one request, in the order they were produced.
+
+    Iterating yields lists: all that arrived since the last look. It ends when every choice has finished.
+    """
+
+    def __init__(self, request_id: str, n: int) -> None:
+        self.request_id = request_id
+        self.num_unfinished = n
+        self._pending: deque[SequenceOutput] = deque()
+        self._wake = asyncio.Event()
+        self._died = False
+
+    def push(self, output: SequenceOutput) -> None:
+        """Take an output from the engine."""
+        self._pending.append(output)
+        self.num_unfinished -= output.finish_reason is not None
+        self._wake.set()
+
+    def fail(self) -> None:
+        """The engine died; what arrived before is still delivered."""
+        self._died = True
+        self._wake.set()
+
+    async def __aiter__(self) -> AsyncIterator[list[SequenceOutput]]:
+        """Raises: EngineDied."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch = list(self._pending)
+            self._pending.clear()
+            if batch:
+                yield batch
+            if self.num_unfinished == 0 and not self._pending:
+                return
+            if self._died and not self._pending:
+                raise EngineDied
+
+
+class EngineClient:
+    """One engine process and its supervision. `spawn` needs no event loop; all else belongs to one loop."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        max_queue: int,
+        start_timeout_s: float,
+        on_loading: Callable[[int, int], None] = lambda loaded, total: None,
+    ) -> None:
+        self.config = config
+        self.max_queue = max_queue
+        self.start_timeout_s = start_timeout_s
+        self.on_loading = on_loading
+        self.state = State.LOADING
+        self.ready: Ready | None = None
+        self.stats: EngineStats | None = None
+        self.num_restarts = 0
+        self._vocabulary: Vocabulary | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._streams: dict[str, EngineStream] = {}
+        self._state_changed = asyncio.Event()
+        self._failure = ""
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine while it runs."""
+        return self._process.pid if self._process else None
+
+    def spawn(self) -> None:
+        """Start the process. Call early: it imports torch while the caller does other things."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
+                [sys.executable, "-m", "mezzo.engine.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
+            )
+        self._socket = ours
+
+    async def start(self, vocabulary: Vocabulary) -> Ready:
+        """Load, and return when the engine takes requests. Raises: EngineUnavailable with the reason."""
+        self._vocabulary = vocabulary
+        self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
+        return await self._wait_until_ready()
+
+    async def submit(self, request: AddRequest) -> EngineStream:
+        """Send a request, waiting while the engine loads or restarts.
+
+        Raises: EngineFull, EngineUnavailable.
+        """
+        await self._wait_until_ready()
+        num_sequences = sum(stream.num_unfinished for stream in self._streams.values())
+        if num_sequences + request.n > self.config.max_num_seqs + self.max_queue:
+            raise EngineFull(f"{num_sequences} sequences are running or queued")
+        stream = EngineStream(request.request_id, request.n)
+        self._streams[request.request_id] = stream
+        self._send(request)
+        return stream
+
+    def abort(self, request_id: str) -> None:
+        """Stop a request; the engine frees its place before its next step. Does nothing if it has ended."""
+        if self._streams.pop(request_id, None) is not None:
+            self._send(Abort(request_id))
+
+    async def stop(self) -> None:
+        """End the process, and every request with it. Safe to call twice, and before `start`."""
+        self._set_state(State.STOPPED, "the server is stopping")
+        self._send(Stop())
+        if self._supervisor:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        self._fail_streams()
+        await self._reap(_STOP_TIMEOUT_S)
+
+    async def _wait_until_ready(self) -> Ready:
+        deadline = time.monotonic() + self.start_timeout_s
+        while not (self.state is State.READY and self.ready):
+            if self.state in (State.FAILED, State.STOPPED):
+                raise EngineUnavailable(self._failure)
+            try:
+                await asyncio.wait_for(self._state_changed.wait(), deadline - time.monotonic())
+            except TimeoutError:
+                raise EngineUnavailable(f"the engine was not ready within {self.start_timeout_s:g} s") from None
+        return self.ready
+
+    async def _supervise(self) -> None:
+        """Run the engine, and run it again when it dies; give up only if it never loaded."""
+        backoff_s = 0.0
+        while True:
+            if self._process is None:
+                await asyncio.sleep(backoff_s)
+                self.spawn()
+            ready_at = await self._run()
+            self._set_state(State.LOADING, self._failure)
+            self._fail_streams()
+            code = await self._reap(timeout_s=_STOP_TIMEOUT_S)
+            if self.ready is None:
+                self._set_state(State.FAILED, self._failure or f"the engine process {_describe_exit(code)} while loading")
+                return
+            lived_s = 0.0 if ready_at is None else time.monotonic() - ready_at
+            backoff_s = 0.0 if lived_s > _HEALTHY_AFTER_S else min(2 * backoff_s + 0.5, _MAX_BACKOFF_S)
+            self.num_restarts += 1
+            log.error("engine_died", exit=_describe_exit(code), restart_in_s=backoff_s, reason=self._failure or None)
+
+    async def _run(self) -> float | None:
+        """Talk to the process until its connection closes. Returns when it became ready, on the monotonic clock."""
+        assert self._socket is not None
+        assert self._vocabulary is not None
+        reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        self._send(Start(self.config, self._vocabulary))
+        ready_at = None
+        try:
+            while True:
+                header = await reader.readexactly(HEADER.size)
+                message = decode_from_engine(await reader.readexactly(HEADER.unpack(header)[0]))
+                if isinstance(message, StepDone):
+                    self.stats = message.stats
+                    self._dispatch(message.outputs)
+                elif isinstance(message, Ready):
+                    ready_at = time.monotonic()
+                    self.ready = message
+                    self._set_state(State.READY, "")
+                    log.info("engine_ready", **{name: getattr(message, name) for name in message.__struct_fields__})
+                elif isinstance(message, Loading):
+                    self.on_loading(message.loaded, message.total)
+                elif isinstance(message, Failed):
+                    self._failure = message.message
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return ready_at
+        finally:
+            self._writer.close()
+            self._writer = None
+            self._socket = None
+
+    def _dispatch(self, outputs: list[SequenceOutput]) -> None:
+        for output in outputs:
+            stream = self._streams.get(output.request_id)
+            if stream is None:
+                continue  # aborted while the step was running
+            stream.push(output)
+            if stream.num_unfinished == 0:
+                del self._streams[output.request_id]
+
+    def _send(self, message: Start | AddRequest | Abort | Stop) -> None:
+        # Without a writer the engine has just died; the supervisor is about to fail every stream.
+        if self._writer is not None:
+            self._writer.write(encode_frame(message))
+
+    def _fail_streams(self) -> None:
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.fail()
+
+    def _set_state(self, state: State, failure: str) -> None:
+        self.state = state
+        self._failure = failure
+        self._state_changed.set()
+        self._state_changed = asyncio.Event()
+
+    async def _reap(self, timeout_s: float) -> int | None:
+        """Wait for the process to end, and end it if it does not. Returns its exit code."""
+        process, self._process = self._process, None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if process is None:
+            return None
+        try:
+            return await asyncio.to_thread(process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return await asyncio.to_thread(process.wait)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed by signal {-code}"
+    return f"left with code {code}"
+
+
+def _has_fileno(stream: object) -> bool:
+    try:
+        stream.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError):
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""How an engine is set up. Crosses the process border whole, so the two sides cannot disagree."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The choices of one engine.
+
+    folder             checkpoint folder to load
+    device, dtype      `auto` is resolved where the engine runs; see `mezzo.engine.loader`
+    threads            threads of a step; None is one per core
+    max_num_seqs       sequences in the running batch at most
+    max_step_tokens    prompt tokens computed in one step at most, and the length of a prompt's chunks: the bound
+                       on how long a long prompt delays running streams
+    kv_cache_tokens    positions in the KV cache; None sizes it from the memory that is free
+    block_size         positions in a block
+    """
+
+    folder: str
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threads: int | None = None
+    max_num_seqs: int = 32
+    max_step_tokens: int = 512
+    kv_cache_tokens: int | None = None
+    block_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError naming the field that is out of range."""
+        for name in ("max_num_seqs", "max_step_tokens", "block_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        for name in ("threads", "kv_cache_tokens"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1")
+
+
+class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine needs of a tokenizer, as data.
+
+    token_bytes     the bytes each token id stands for; empty for control tokens
+    eos_token_ids   ids that end a sequence
+    """
+
+    token_bytes: tuple[bytes, ...]
+    eos_token_ids: frozenset[int]

@@ -1,0 +1,127 @@
+"""What crosses the border between the server and the engine process.
+
+Frames are a four-byte big-endian length and a MessagePack map whose `type` names the message. Each direction is
+a stream of frames over one socket pair; when it closes, the other side is gone.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.sampling_params import SamplingParams
+from mezzo.engine.sequence import FinishReason
+
+HEADER = struct.Struct(">I")
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """First message to the engine: load and begin."""
+
+    config: EngineConfig
+    vocabulary: Vocabulary
+
+
+class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
+    """Generate `n` sequences from a prompt. `request_id` must not be in use."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    n: int = 1
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Stop a request; unknown ids are ignored, since a request may end while its abort is under way."""
+
+    request_id: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Leave now."""
+
+
+class Loading(msgspec.Struct, frozen=True, tag="loading"):
+    """Progress of the load, in bytes of the checkpoint's files."""
+
+    loaded: int
+    total: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready", kw_only=True):
+    """The engine takes requests. `max_context_length`: tokens that one sequence may have here, prompt included."""
+
+    device: str
+    dtype: str
+    threads: int
+    max_context_length: int
+    num_blocks: int
+    block_size: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    load_s: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The engine cannot start, and says why in words for an operator. It leaves after this message."""
+
+    message: str
+
+
+class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step added to one sequence. The last one carries a finish reason, and there is exactly one such."""
+
+    request_id: str
+    index: int
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason | None = None
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Gauges after a step, and counts since the engine started."""
+
+    num_running: int
+    num_waiting: int
+    num_blocks: int
+    num_free_blocks: int
+    num_steps: int
+    num_preemptions: int
+    num_prompt_tokens: int
+    num_completion_tokens: int
+
+
+class StepDone(msgspec.Struct, frozen=True, tag="step"):
+    """All that a step produced."""
+
+    outputs: list[SequenceOutput]
+    stats: EngineStats
+
+
+ToEngine = Start | AddRequest | Abort | Stop
+FromEngine = Loading | Ready | Failed | StepDone
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_frame(message: ToEngine | FromEngine) -> bytes:
+    """Return the frame of a message, header included."""
+    payload = _encoder.encode(message)
+    return HEADER.pack(len(payload)) + payload
+
+
+def decode_to_engine(payload: bytes | memoryview) -> ToEngine:
+    """Decode what the server sent. Raises: msgspec.DecodeError."""
+    return _to_engine.decode(payload)
+
+
+def decode_from_engine(payload: bytes | memoryview) -> FromEngine:
+    """Decode what the engine sent. Raises: msgspec.DecodeError."""
+    return _from_engine.decode(payload)
+
+
+_to_engine: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromEngine)

@@ -1,0 +1,178 @@
+"""Who computes what in the next step. No tensors here; the runner sees only the `SchedulerOutput`.
+
+The rule: sequences that decode always take part, one token each. Prompts fill the rest of the step, first come
+first served, in chunks of `chunk` tokens, so that a long prompt delays running streams by one chunk per step.
+A sequence is admitted when its whole prompt and one more token fit in free blocks. When a running sequence needs a
+block and none is free, the sequence that arrived last gives its blocks back and is queued again, in its old
+place; its tokens are kept and computed again later. The oldest running sequence therefore always advances, and
+since no sequence may be longer than the whole cache, every sequence ends.
+
+Chunks begin at multiples of `chunk` whatever else is in the step. So the shape of the arithmetic that a prompt goes
+through does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mezzo.engine.blocks import BlockPool
+from mezzo.engine.sequence import Sequence, Status
+
+
+@dataclass(frozen=True)
+class ScheduledSequence:
+    """`num_new` tokens of `sequence`, from position `num_computed` on, are computed in this step."""
+
+    sequence: Sequence
+    num_new: int
+
+    @property
+    def completes(self) -> bool:
+        """Whether the step catches up with all known tokens, so that a next token can be sampled."""
+        return self.sequence.num_computed + self.num_new == self.sequence.num_tokens
+
+
+@dataclass
+class SchedulerOutput:
+    """One step's work. `preempted` lists sequences whose blocks were taken back to make it possible."""
+
+    scheduled: list[ScheduledSequence] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
+
+
+class Scheduler:
+    """The waiting queue, the running batch, and the choice between them."""
+
+    def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_step_tokens: int) -> None:
+        self.pool = pool
+        self.max_num_seqs = max_num_seqs
+        self.chunk = max_step_tokens
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in order of arrival
+        self.num_preemptions = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence in order of arrival."""
+        position = len(self.waiting)
+        while position and self.waiting[position - 1].arrival > sequence.arrival:
+            position -= 1
+        self.waiting.insert(position, sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out, running or waiting; its blocks are free at once."""
+        if sequence.status is Status.RUNNING:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        self._release(sequence)
+
+    def schedule(self) -> SchedulerOutput:
+        """Choose the next step's work and allocate its blocks."""
+        output = SchedulerOutput()
+        for sequence in list(self.running):
+            if sequence.status is Status.RUNNING and self._is_decoding(sequence) and self._make_room(sequence, output):
+                output.scheduled.append(ScheduledSequence(sequence, 1))
+        # A sequence may have been preempted by a later look at an older one; running is in order of arrival, so
+        # only sequences after the one that needed room are ever preempted, and none of them is scheduled yet.
+        budget = self.chunk
+        for sequence in self._prefills():
+            num_new = self._next_chunk(sequence)
+            if num_new > budget:
+                break
+            budget -= num_new
+            output.scheduled.append(ScheduledSequence(sequence, num_new))
+        return output
+
+    def fork(self, sequence: Sequence, sibling: Sequence) -> tuple[int, int] | None:
+        """Let `sibling` start where `sequence` stands, its prompt just computed, sharing the prompt's blocks.
+
+        Returns the (source, target) blocks whose contents must be copied before the next step, or None. Where there is
+        no place in the batch or no free block, the sibling is queued and computes the prompt by itself.
+        """
+        num_full = sequence.num_computed // self.pool.block_size
+        tail = sequence.block_table[num_full:]
+        if len(self.running) >= self.max_num_seqs or not self.pool.can_allocate(len(tail)):
+            self.add(sibling)
+            return None
+        shared = sequence.block_table[:num_full]
+        self.pool.share(shared)
+        own = self.pool.allocate(len(tail))
+        sibling.block_table = shared + own
+        sibling.num_computed = sequence.num_computed
+        self._start(sibling)
+        return (tail[0], own[0]) if tail else None
+
+    def check_integrity(self) -> None:
+        """Check every invariant. For tests, and cheap enough for an idle moment. Raises: AssertionError."""
+        for sequence in self.running:
+            assert sequence.status is Status.RUNNING, sequence
+            held = len(sequence.block_table) * self.pool.block_size
+            assert held >= sequence.num_computed, f"{sequence} holds {held} positions"
+        for sequence in self.waiting:
+            assert sequence.status is Status.WAITING, sequence
+            assert not sequence.block_table, f"{sequence} waits with blocks"
+            assert sequence.num_computed == 0, sequence
+        assert len(self.running) <= self.max_num_seqs
+        for queue in (self.running, list(self.waiting)):
+            arrivals = [s.arrival for s in queue]
+            assert arrivals == sorted(arrivals), f"out of order of arrival: {queue}"
+        self.pool.check_integrity([s.block_table for s in self.running])
+
+    @staticmethod
+    def _is_decoding(sequence: Sequence) -> bool:
+        return sequence.num_tokens - sequence.num_computed == 1 and sequence.num_completion > 0
+
+    def _next_chunk(self, sequence: Sequence) -> int:
+        """Return how many tokens of a prompt come next: up to the next multiple of `chunk`."""
+        end_of_chunk = (sequence.num_computed // self.chunk + 1) * self.chunk
+        return min(end_of_chunk, sequence.num_tokens) - sequence.num_computed
+
+    def _prefills(self) -> Iterator[Sequence]:
+        """Yield sequences with a prompt to compute: those that have begun, then newcomers as they fit."""
+        for sequence in list(self.running):
+            if not self._is_decoding(sequence):
+                yield sequence
+        while self.waiting and len(self.running) < self.max_num_seqs:
+            sequence = self.waiting[0]
+            # One more than the known tokens: the first decoding step must not have to preempt at once.
+            num_blocks = self.pool.blocks_for(sequence.num_tokens + 1)
+            if not self.pool.can_allocate(num_blocks):
+                return  # nobody overtakes: a large prompt would otherwise wait for ever
+            self.waiting.popleft()
+            sequence.block_table = self.pool.allocate(num_blocks)
+            self._start(sequence)
+            yield sequence
+
+    def _make_room(self, sequence: Sequence, output: SchedulerOutput) -> bool:
+        """Allocate the block for the next token, preempting from the back. False: `sequence` itself had to go."""
+        while self.pool.blocks_for(sequence.num_tokens) > len(sequence.block_table):
+            if self.pool.can_allocate(1):
+                sequence.block_table += self.pool.allocate(1)
+                continue
+            victim = self.running.pop()
+            self._release(victim)
+            victim.status = Status.WAITING
+            self.add(victim)
+            self.num_preemptions += 1
+            output.preempted.append(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _start(self, sequence: Sequence) -> None:
+        sequence.status = Status.RUNNING
+        position = len(self.running)
+        while position and self.running[position - 1].arrival > sequence.arrival:
+            position -= 1
+        self.running.insert(position, sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.num_computed = 0

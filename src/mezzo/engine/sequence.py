@@ -1,0 +1,87 @@
+"""A sequence: one row of tokens being generated, and the four counts that everything else is derived from."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from typing import Literal
+
+from mezzo.engine.sampling_params import SamplingParams
+from mezzo.engine.text import TextStream
+
+FinishReason = Literal["stop", "length", "model_length", "error"]
+
+
+class Status(enum.Enum):
+    """Where a sequence is. Finished sequences are dropped, so there is no status for them."""
+
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+
+
+class Sequence:
+    """One choice of one request.
+
+    num_prompt     tokens of the prompt
+    num_tokens     prompt and completion tokens known so far
+    num_computed   tokens whose keys and values are in the cache; catches up with num_tokens, step by step:
+                   a prompt is caught up in chunks, a decoding sequence is always one behind
+    block_table    blocks that hold the computed tokens, in order, and room for the next
+    arrival        number of the request, then index of the choice: the order of service
+    num_siblings   further choices that will fork from this one when its prompt is computed
+    """
+
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        index: int,
+        prompt_token_ids: list[int],
+        params: SamplingParams,
+        seed: int,
+        arrival: tuple[int, int],
+        num_siblings: int = 0,
+    ) -> None:
+        self.request_id = request_id
+        self.index = index
+        self.params = params
+        self.seed = seed
+        self.arrival = arrival
+        self.num_siblings = num_siblings
+        self.text = TextStream(params.stop)
+        self.status = Status.WAITING
+        self.num_prompt = len(prompt_token_ids)
+        self.num_computed = 0
+        self.block_table: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._token_ids = list(prompt_token_ids)
+        self._completion_counts: Counter[int] = Counter()
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self._token_ids)
+
+    @property
+    def num_completion(self) -> int:
+        return len(self._token_ids) - self.num_prompt
+
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        return self._token_ids[: self.num_prompt]
+
+    @property
+    def completion_counts(self) -> Counter[int]:
+        """How often each token was produced; what the penalties look at. Read only."""
+        return self._completion_counts
+
+    def tokens_between(self, start: int, end: int) -> list[int]:
+        """Return token ids of positions start to end."""
+        return self._token_ids[start:end]
+
+    def append(self, token_id: int) -> None:
+        """Add a token that was sampled."""
+        self._token_ids.append(token_id)
+        self._completion_counts[token_id] += 1
+
+    def __repr__(self) -> str:
+        return f"Sequence({self.request_id}[{self.index}], {self.num_computed}/{self.num_tokens}, {self.status.name})"

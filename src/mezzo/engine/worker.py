@@ -1,0 +1,177 @@
+"""The engine process: reads messages from a socket, steps the core, writes what each step produced.
+
+Run as `python -m mezzo.engine.worker FD`, where FD is an inherited socket; see `mezzo.engine.client`. It leaves
+when the socket closes, so it never outlives its server, and it leaves stopping to the server: a Ctrl-C or a
+service manager signals every process, but running streams are still to be finished.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+from mezzo.engine.messages import (
+    HEADER,
+    Abort,
+    AddRequest,
+    Failed,
+    FromEngine,
+    Loading,
+    Ready,
+    SequenceOutput,
+    Start,
+    StepDone,
+    Stop,
+    ToEngine,
+    decode_to_engine,
+    encode_frame,
+)
+
+
+class ServerGone(Exception):
+    """The other end of the socket closed."""
+
+
+class Connection:
+    """Frames over a blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = bytearray()
+
+    def send(self, message: FromEngine) -> None:
+        """Raises: ServerGone."""
+        try:
+            self._socket.sendall(encode_frame(message))
+        except OSError as error:
+            raise ServerGone from error
+
+    def receive(self, *, wait: bool) -> Iterator[ToEngine]:
+        """Yield the messages that have arrived; with `wait`, at least one. Raises: ServerGone."""
+        while True:
+            found = False
+            while (payload := self._take_frame()) is not None:
+                found = True
+                yield decode_to_engine(payload)
+            if found or not self._read(wait=wait):
+                return
+
+    def _take_frame(self) -> bytes | None:
+        if len(self._buffer) < HEADER.size:
+            return None
+        end = HEADER.size + HEADER.unpack_from(self._buffer)[0]
+        if len(self._buffer) < end:
+            return None
+        payload = bytes(self._buffer[HEADER.size : end])
+        del self._buffer[:end]
+        return payload
+
+    def _read(self, *, wait: bool) -> bool:
+        """Read what is there into the buffer; False if nothing is and `wait` is off."""
+        if not wait and not select.select([self._socket], [], [], 0)[0]:
+            return False
+        try:
+            data = self._socket.recv(1 << 20)
+        except OSError as error:
+            raise ServerGone from error
+        if not data:
+            raise ServerGone
+        self._buffer += data
+        return True
+
+
+def serve(connection: Connection) -> None:
+    """Load, then step until told to stop. Raises: ServerGone."""
+    start = next(iter(connection.receive(wait=True)))
+    if not isinstance(start, Start):
+        raise TypeError(f"the first message must be start, not {type(start).__name__}")
+
+    # Imported only now: the server is told of a slow import as of a slow load, by waiting for the same answer.
+    from mezzo.engine.core import EngineCore  # noqa: PLC0415
+    from mezzo.engine.loader import CannotLoad, load_runner  # noqa: PLC0415
+    from mezzo.model.config import UnsupportedCheckpoint  # noqa: PLC0415
+
+    began = time.monotonic()
+    progress = ProgressReports(connection)
+    try:
+        runner = load_runner(start.config, progress.report)
+    except (CannotLoad, UnsupportedCheckpoint, MemoryError) as error:
+        connection.send(Failed(str(error) or "out of memory"))
+        return
+    core = EngineCore(start.config, start.vocabulary, runner)
+    decoder, cache = runner.decoder, runner.cache
+    connection.send(
+        Ready(
+            device=str(decoder.device),
+            dtype=str(decoder.dtype).removeprefix("torch."),
+            threads=num_threads(),
+            max_context_length=core.max_context_length,
+            num_blocks=cache.num_blocks,
+            block_size=cache.block_size,
+            weights_bytes=sum(p.numel() * p.element_size() for p in decoder.parameters()),
+            kv_cache_bytes=cache.num_bytes,
+            load_s=time.monotonic() - began,
+        )
+    )
+    while True:
+        early: list[SequenceOutput] = []
+        for message in connection.receive(wait=not core.has_work):
+            if isinstance(message, Stop):
+                return
+            early += _handle(core, message)
+        outputs = early + core.step()
+        connection.send(StepDone(outputs, core.stats))
+
+
+def _handle(core, message: ToEngine) -> list[SequenceOutput]:  # type: ignore[no-untyped-def]
+    if isinstance(message, Abort):
+        core.abort(message.request_id)
+    elif isinstance(message, AddRequest):
+        try:
+            core.add(message)
+        except ValueError as error:
+            # The server checks before it sends; if the two ever disagree the request still ends, and visibly.
+            print(f"mezzo engine: request refused: {error}", file=sys.stderr)  # noqa: T201
+            return [
+                SequenceOutput(request_id=message.request_id, index=i, text="", num_tokens=0, finish_reason="error")
+                for i in range(message.n)
+            ]
+    return []
+
+
+class ProgressReports:
+    """Sends at most ten progress messages a second."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last = 0.0
+
+    def report(self, loaded: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= 0.1 or loaded >= total:
+            self._last = now
+            self._connection.send(Loading(loaded, total))
+
+
+def num_threads() -> int:
+    import torch  # noqa: PLC0415 - see serve()
+
+    return torch.get_num_threads()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        try:
+            serve(Connection(sock))
+        except ServerGone:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The shape of a decoder, read from a checkpoint's configuration.
+
+Field names are those of Mistral's own `params.json`, so that weights, papers and code can be laid side by side;
+`from_hf` translates the `config.json` of the Hugging Face layout. Whatever is in a configuration and not
+understood here is refused by name: a model that runs with a silently ignored setting gives wrong answers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SUPPORTED_MODEL_TYPES = ("llama", "mistral", "ministral3")
+
+
+class UnsupportedCheckpoint(Exception):
+    """The checkpoint asks for something this implementation does not have; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary position embedding and its extensions to longer contexts.
+
+    kind                 `default` (arXiv 2104.09864), `linear` (positions divided by `factor`), or
+                         `yarn` (arXiv 2309.00071)
+    original_max_positions   context length of pre-training, for YaRN and for the query scale
+    beta_fast, beta_slow     rotations over the original context at which YaRN stops and starts to interpolate
+    mscale, mscale_all_dim   DeepSeek's variant of YaRN's attention temperature; both or neither
+    attention_factor         overrides the computed temperature
+    truncate             round YaRN's correction range to whole dimensions
+    query_scale_beta     Ministral 3: queries at position p are scaled by 1 + beta * ln(1 + floor(p / original))
+    """
+
+    theta: float = 10000.0
+    kind: Literal["default", "linear", "yarn"] = "default"
+    factor: float = 1.0
+    original_max_positions: int | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    attention_factor: float | None = None
+    truncate: bool = True
+    query_scale_beta: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A Mistral-family decoder.
+
+    dim           width of the residual stream            hidden_dim    inner width of the feed-forward
+    n_heads       query heads                             n_kv_heads    key and value heads (a divisor of n_heads)
+    head_dim      width of a head, not always dim / n_heads
+    max_seq_len   positions the checkpoint was made for   sliding_window  keys a query sees at most, itself included
+    """
+
+    dim: int
+    n_layers: int
+    head_dim: int
+    hidden_dim: int
+    n_heads: int
+    n_kv_heads: int
+    vocab_size: int
+    norm_eps: float = 1e-5
+    max_seq_len: int = 32768
+    sliding_window: int | None = None
+    tied_embeddings: bool = False
+    rope: RopeConfig = field(default_factory=RopeConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "n_layers", "head_dim", "hidden_dim", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len"):
+            if getattr(self, name) < 1:
+                raise UnsupportedCheckpoint(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.n_heads % self.n_kv_heads:
+            raise UnsupportedCheckpoint(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if self.head_dim % 2:
+            raise UnsupportedCheckpoint(f"rotary embedding needs an even head_dim, not {self.head_dim}")
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers that one token adds to the KV cache, over all layers."""
+        return 2 * self.n_layers * self.n_kv_heads * self.head_dim
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ModelConfig:
+        """Read `folder/config.json`. Raises: UnsupportedCheckpoint, also for a missing or broken file."""
+        path = folder / "config.json"
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise UnsupportedCheckpoint(f"{folder} has no config.json") from None
+        except (OSError, ValueError) as error:
+            raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
+        return cls.from_hf(raw)
+
+    @classmethod
+    def from_hf(cls, raw: dict[str, Any]) -> ModelConfig:
+        """Translate a Hugging Face `config.json`. Raises: UnsupportedCheckpoint naming what is not supported."""
+        model_type = raw.get("model_type")
+        if model_type not in SUPPORTED_MODEL_TYPES:
+            supported = ", ".join(SUPPORTED_MODEL_TYPES)
+            raise UnsupportedCheckpoint(f"model type {model_type!r} is not supported; supported are {supported}")
+        if raw.get("hidden_act", "silu") != "silu":
+            raise UnsupportedCheckpoint(f"hidden_act {raw['hidden_act']!r} is not supported; supported is 'silu'")
+        for name in ("attention_bias", "mlp_bias"):
+            if raw.get(name):
+                raise UnsupportedCheckpoint(f"{name} is not supported")
+        if raw.get("quantization_config"):
+            raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
+        if any(kind == "sliding_attention" for kind in raw.get("layer_types") or ()) and len(set(raw["layer_types"])) > 1:
+            raise UnsupportedCheckpoint("layer_types: layers of different attention kinds are not supported")
+        try:
+            n_heads = int(raw["num_attention_heads"])
+            dim = int(raw["hidden_size"])
+            return cls(
+                dim=dim,
+                n_layers=int(raw["num_hidden_layers"]),
+                head_dim=int(raw.get("head_dim") or dim // n_heads),
+                hidden_dim=int(raw["intermediate_size"]),
+                n_heads=n_heads,
+                n_kv_heads=int(raw.get("num_key_value_heads") or n_heads),
+                vocab_size=int(raw["vocab_size"]),
+                norm_eps=float(raw.get("rms_norm_eps", 1e-5)),
+                max_seq_len=int(raw.get("max_position_embeddings", 32768)),
+                sliding_window=raw.get("sliding_window"),
+                tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
+                rope=_rope_from_hf(raw),
+            )
+        except KeyError as error:
+            raise UnsupportedCheckpoint(f"config.json lacks {error.args[0]}") from None
+
+
+_ROPE_KEYS = {
+    "rope_theta", "rope_type", "type", "factor", "original_max_position_embeddings", "max_position_embeddings",
+    "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "attention_factor", "truncate", "llama_4_scaling_beta",
+}  # fmt: skip
+
+
+def _rope_from_hf(raw: dict[str, Any]) -> RopeConfig:
+    """Read either spelling: `rope_parameters` (new) or `rope_theta` and `rope_scaling` (old)."""
+    given: dict[str, Any] = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    if unknown := sorted(set(given) - _ROPE_KEYS):
+        raise UnsupportedCheckpoint(f"rope parameter {unknown[0]!r} is not supported")
+    kind = given.get("rope_type") or given.get("type") or "default"
+    if kind not in ("default", "linear", "yarn"):
+        raise UnsupportedCheckpoint(f"rope type {kind!r} is not supported; supported are default, linear, yarn")
+    original = given.get("original_max_position_embeddings")
+    factor = given.get("factor")
+    if kind == "yarn":
+        original = original or raw.get("max_position_embeddings")
+        factor = factor or raw["max_position_embeddings"] / original
+    elif kind == "linear" and factor is None:
+        raise UnsupportedCheckpoint("rope type 'linear' needs a factor")
+    return RopeConfig(
+        theta=float(given.get("rope_theta") or raw.get("rope_theta") or 10000.0),
+        kind=kind,
+        factor=float(factor or 1.0),
+        original_max_positions=None if original is None else int(original),
+        beta_fast=float(given.get("beta_fast") or 32.0),
+        beta_slow=float(given.get("beta_slow") or 1.0),
+        mscale=given.get("mscale"),
+        mscale_all_dim=given.get("mscale_all_dim"),
+        attention_factor=given.get("attention_factor"),
+        truncate=bool(given.get("truncate", True)),
+        query_scale_beta=given.get("llama_4_scaling_beta") if raw.get("model_type") == "ministral3" else None,
+    )

@@ -1,0 +1,131 @@
+"""The Mistral-family decoder, readable top to bottom: embedding, layers of attention and feed-forward, head.
+
+One forward pass computes any tokens of any sequences: a whole prompt, a chunk of one, one token for each of many
+streams, or all of these at once. Tokens stand in one flat dimension; who they belong to is in the `AttentionPlan`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mezzo.model.attention import AttentionPlan, attend
+from mezzo.model.config import ModelConfig
+from mezzo.model.kv_cache import KVCache
+from mezzo.model.linear import Linear
+from mezzo.model.rope import RotaryEmbedding, rotate
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation (arXiv 1910.07467), computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(dim))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (arXiv 2305.13245) with rotary positions over the paged KV cache."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_heads = config.n_heads
+        self.n_kv_heads = config.n_kv_heads
+        self.head_dim = config.head_dim
+        # One matrix product for queries, keys and values: the rows of wq, wk and wv, one after the other.
+        self.wqkv = Linear(config.dim, (config.n_heads + 2 * config.n_kv_heads) * config.head_dim)
+        self.wo = Linear(config.n_heads * config.head_dim, config.dim)
+
+    def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
+        """hidden (tokens, dim) -> (tokens, dim). Writes the tokens' keys and values into `cache`."""
+        heads = self.wqkv(hidden).view(hidden.shape[0], -1, self.head_dim)
+        rotated = rotate(heads[:, : self.n_heads + self.n_kv_heads], rope.cos, rope.sin)
+        queries, keys = rotated.split((self.n_heads, self.n_kv_heads), dim=1)
+        values = heads[:, self.n_heads + self.n_kv_heads :]
+        if rope.query_scale is not None:
+            queries = queries * rope.query_scale
+        return self.wo(attend(queries, keys, values, plan, cache, self.layer))  # type: ignore[no-any-return]
+
+
+class RopeInputs:
+    """What the rotary embedding needs for a step's positions, computed once and shared by all layers."""
+
+    def __init__(self, rotary: RotaryEmbedding, positions: Tensor, dtype: torch.dtype) -> None:
+        self.cos, self.sin = rotary(positions)
+        scale = rotary.query_scale(positions)
+        self.query_scale = None if scale is None else scale.to(dtype)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (arXiv 2002.05202): w2(silu(w1 x) * w3 x), with w1 and w3 in one matrix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.w13 = Linear(config.dim, 2 * config.hidden_dim)
+        self.w2 = Linear(config.hidden_dim, config.dim)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        gate, up = self.w13(hidden).chunk(2, dim=-1)
+        return self.w2(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One decoder layer: attention, then feed-forward, each on a normalised copy of the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
+        hidden = hidden + self.attention(self.attention_norm(hidden), rope, plan, cache)
+        return hidden + self.feed_forward(self.ffn_norm(hidden))
+
+
+class Decoder(nn.Module):
+    """A Mistral-family language model.
+
+    Parameters are created uninitialised, on torch's current default device and dtype; `mezzo.model.checkpoint`
+    fills them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.output = Linear(config.dim, config.vocab_size)
+        if config.tied_embeddings:
+            self.output.weight = self.tok_embeddings.weight
+        self.rotary = RotaryEmbedding(config.rope, config.head_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tok_embeddings.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.tok_embeddings.weight.device
+
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, plan: AttentionPlan, cache: KVCache, logits_rows: Tensor
+    ) -> Tensor:
+        """Compute a step.
+
+        Shapes: token_ids, positions (tokens,) int64; logits_rows (rows,) int64, the tokens whose next token is
+        wanted. Returns logits (rows, vocab_size) float32. Writes keys and values of all tokens into `cache`.
+        """
+        hidden = self.tok_embeddings(token_ids)
+        rope = RopeInputs(self.rotary, positions, hidden.dtype)
+        for layer in self.layers:
+            hidden = layer(hidden, rope, plan, cache)
+        return self.output(self.norm(hidden[logits_rows])).float()  # type: ignore[no-any-return]
