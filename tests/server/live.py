@@ -144,7 +144,9 @@ def wait_for_record(logs: Sequence[Mapping[str, Any]], **fields: Any) -> Mapping
     """Return the one request record with these fields; it is written a moment after the answer was sent."""
 
     def matching() -> list[Mapping[str, Any]]:
-        return [entry for entry in list(logs) if entry["event"] == "request" and fields.items() <= entry.items()]
+        return [
+            entry for entry in list(logs) if entry["event"] == "request" and fields.items() <= entry.items()
+        ]
 
     wait_until(matching)
     (record,) = matching()

@@ -117,7 +117,9 @@ def test_current_name_has_no_lifecycle_headers(server: LiveServer) -> None:
 
 
 def test_rate_limit_headers_tell_what_is_left_after_this_request() -> None:
-    with live_server(FakeBackend(Script(cached_tokens=2)), requests_per_minute=5, tokens_per_minute=100) as live:
+    with live_server(
+        FakeBackend(Script(cached_tokens=2)), requests_per_minute=5, tokens_per_minute=100
+    ) as live:
         headers = live.post(chat("Hello")).headers
         assert headers["x-ratelimit-limit-req-minute"] == "5"
         assert headers["x-ratelimit-remaining-req-minute"] == "4"
@@ -165,7 +167,8 @@ def test_metrics_count_what_was_used(server: LiveServer) -> None:
     before = server.metric("mezzo_tokens_total", model=MODEL_ID, kind="completion")
     server.post(chat("Hello", n=2))
     assert server.metric("mezzo_tokens_total", model=MODEL_ID, kind="completion") - before == 12
-    assert server.metric("mezzo_requests_total", route="/v1/chat/completions", model=MODEL_ID, status="200") >= 1
+    assert (
+        server.metric("mezzo_requests_total", route="/v1/chat/completions", model=MODEL_ID, status="200") >= 1
+    )
     assert server.metric("mezzo_time_to_first_token_seconds_count", model=MODEL_ID) >= 1
     assert server.metric("mezzo_inter_token_latency_seconds_count", model=MODEL_ID) >= 5
-

@@ -114,7 +114,9 @@ def test_pipelined_requests_are_answered_in_order(server: LiveServer) -> None:
             received += part
     statuses = received.count(b"HTTP/1.1 200 OK")
     assert statuses == 3
-    order = [received.index(mark) for mark in (b'"prompt_tokens":3,', b'"status":"ok"', b'"prompt_tokens":5,')]
+    order = [
+        received.index(mark) for mark in (b'"prompt_tokens":3,', b'"status":"ok"', b'"prompt_tokens":5,')
+    ]
     assert order == sorted(order)
 
 

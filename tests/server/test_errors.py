@@ -102,7 +102,11 @@ class TestAuthentication:
     @pytest.mark.parametrize("value", [None, "", "Basic abc", KEY, "Bearer"])
     def test_no_bearer_token(self, server: LiveServer, value: str | None) -> None:
         headers = {} if value is None else {"authorization": value}
-        for method, path in (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/x")):
+        for method, path in (
+            ("POST", "/v1/chat/completions"),
+            ("GET", "/v1/models"),
+            ("GET", "/v1/models/x"),
+        ):
             response = httpx.request(method, server.url + path, headers=headers, trust_env=False)
             assert_error(response, 401, detail="Unauthorized")
             assert response.headers["www-authenticate"] == "Bearer"
@@ -205,7 +209,9 @@ class TestBodySize:
 
     def test_large_body_gets_the_apis_error_and_the_connection_lives(self, small: LiveServer) -> None:
         for _ in range(2):
-            body = assert_error(small.post(chat("x" * 3_000_000)), 413, type="invalid_request_error", code=None)
+            body = assert_error(
+                small.post(chat("x" * 3_000_000)), 413, type="invalid_request_error", code=None
+            )
             assert body["message"] == "Request body is larger than 1000 bytes"
         assert small.post(chat()).status_code == 200
 

@@ -162,7 +162,9 @@ def test_odd_headers_are_no_fault_of_the_server(server: LiveServer) -> None:
         assert response.headers["mistral-correlation-id"] != "mine"
 
 
-@pytest.mark.parametrize("path", ["/v1/models/%00", "/v1/models/%ff", "/v1/models/%F0%9F%94%91", "/v1/models/..%2f.."])
+@pytest.mark.parametrize(
+    "path", ["/v1/models/%00", "/v1/models/%ff", "/v1/models/%F0%9F%94%91", "/v1/models/..%2f.."]
+)
 def test_odd_paths(server: LiveServer, path: str) -> None:
     assert_error(server.client.get(path), 404)
 
@@ -174,7 +176,9 @@ def test_long_names_are_not_repeated_whole(server: LiveServer) -> None:
     for response in (
         server.client.get("/v1/models/" + long),
         server.post({**chat(), "model": long}),
-        server.post({**chat(), "messages": [*messages, {"role": "tool", "tool_call_id": long, "content": "1"}]}),
+        server.post(
+            {**chat(), "messages": [*messages, {"role": "tool", "tool_call_id": long, "content": "1"}]}
+        ),
     ):
         assert_error(response, response.status_code)
         assert 400 <= response.status_code < 500

@@ -150,7 +150,11 @@ def test_every_chunk_but_the_role_is_padded_by_default(server: LiveServer) -> No
 def test_choices_are_interleaved_and_add_up(unpadded: LiveServer) -> None:
     unpadded.backend.script = Script(text="abcdef", step_tokens=2, step_s=0.02)
     chunks = [json.loads(event) for event in events_of(unpadded.post(chat(n=2, stream=True)).text)[:-1]]
-    assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks[:3]] == ["assistant", "assistant", None]
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in chunks[:3]] == [
+        "assistant",
+        "assistant",
+        None,
+    ]
     assert all(len(chunk["choices"]) == 1 for chunk in chunks)
     for index in (0, 1):
         own = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]

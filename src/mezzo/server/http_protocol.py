@@ -67,7 +67,9 @@ class ApiProtocol(HttpToolsProtocol):
         headers = [(name, value) for name, value in self.headers if name != b"upgrade"]
         if len(headers) == len(self.headers):  # CONNECT: nothing to be read after it
             return
-        line = b" ".join([self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()])
+        line = b" ".join(
+            [self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()]
+        )
         head = b"\r\n".join([line, *(name + b": " + value for name, value in headers), b"", b""])
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(head + rest)
