@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from mezzo.backends.base import (
     BackendFailed,
+    BackendStats,
     BackendUnavailable,
     ChoiceFinished,
     FinishReason,
@@ -45,15 +46,6 @@ class Script:
     refusal: Exception | None = None
     submit_s: float = 0.0
     cached_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class FakeStats:
-    num_waiting: int = 1
-    num_running: int = 2
-    num_blocks: int = 10
-    num_free_blocks: int = 4
-    num_restarts: int = 3
 
 
 class FakeBackend:
@@ -97,8 +89,10 @@ class FakeBackend:
         for generation in self.generations:
             await generation.aclose()
 
-    def stats(self) -> FakeStats:
-        return FakeStats()
+    def stats(self) -> BackendStats:
+        return BackendStats(
+            num_running=2, num_waiting=1, num_blocks=10, num_free_blocks=4, num_preemptions=5, num_restarts=3
+        )
 
     async def submit(
         self, request: ChatCompletionRequest, *, request_id: str, temperature: float

@@ -78,7 +78,7 @@ class LiveServer:
     async def _run(self) -> None:
         await self._router.start()
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        while not self._server.started:
+        while not self._server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.005)
         self._ready.set()
         await serving

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from mezzo.backends.base import BackendUnavailable
-from mezzo.kit.logging import configure_logging
 from mezzo.server.run import serve_with
 from mezzo.settings import Settings
 from tests.fakes import FakeBackend, Script
@@ -21,12 +20,12 @@ made: list[FakeBackend] = []
 
 
 def tell(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    configure_logging()
     failure = options.pop("start_failure", None)
 
     def make_backend(folder: Any, settings: Settings) -> FakeBackend:

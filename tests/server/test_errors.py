@@ -78,7 +78,8 @@ DOMAIN_ERRORS = {
         chat("x" * 5000),
         "invalid_request_invalid_args",
         "3051",
-        "Prompt contains 5000 tokens and 0 draft tokens, too large for model with 4096 maximum context length",
+        "Prompt contains 5000 tokens and 0 draft tokens, "
+        "too large for model with 4096 maximum context length",
     ),
 }
 

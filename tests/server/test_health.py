@@ -41,6 +41,7 @@ def test_metrics_tell_the_engines_numbers(server: LiveServer) -> None:
     assert server.metric("mezzo_sequences_running", weights="fake") == 2
     assert server.metric("mezzo_kv_cache_blocks", weights="fake") == 10
     assert server.metric("mezzo_kv_cache_used_blocks", weights="fake") == 6
+    assert server.metric("mezzo_preemptions_total", weights="fake") == 5
     assert server.metric("mezzo_engine_restarts_total", weights="fake") == 3
 
 

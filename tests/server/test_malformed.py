@@ -13,8 +13,8 @@ import pytest
 from tests.server.live import LiveServer, assert_error, chat
 
 WRONG_VALUES: list[Any] = [
-    [], [[]], [None], {}, {"a": {"b": []}}, "", "x", -1, 10**400, 1.5, -0.1, True, False, "NaN", {"type": "x"},
-    [{"type": "text"}], [{"role": "user"}], "\x00", "\ud7ff", 1e308, -(2**63) - 1,
+    [], [[]], [None], {}, {"a": {"b": []}}, "", "x", -1, 10**400, 1.5, -0.1, True, False, "NaN",
+    {"type": "x"}, [{"type": "text"}], [{"role": "user"}], "\x00", "\ud7ff", 1e308, -(2**63) - 1,
 ]  # fmt: skip
 
 FULL: dict[str, Any] = {

@@ -4,42 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 from mezzo.backends.base import Backend
-
-
-class BackendStats(Protocol):
-    """What a backend tells about its engine at one moment.
-
-    num_waiting, num_running   sequences that wait for a place, and those in the running batch
-    num_blocks, num_free_blocks
-                               blocks of the KV cache, and those that no sequence holds
-    num_restarts               times the engine process was started again after it died
-    """
-
-    @property
-    def num_waiting(self) -> int: ...
-
-    @property
-    def num_running(self) -> int: ...
-
-    @property
-    def num_blocks(self) -> int: ...
-
-    @property
-    def num_free_blocks(self) -> int: ...
-
-    @property
-    def num_restarts(self) -> int: ...
-
-
-@runtime_checkable
-class ReportsStats(Protocol):
-    """A backend that knows its engine's numbers; one that forwards elsewhere may not."""
-
-    def stats(self) -> BackendStats:
-        """Return the newest numbers known, without waiting."""
 
 
 class Router:

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mezzo import __version__
-from mezzo.backends.router import ReportsStats, Router
+from mezzo.backends.router import Router
 
 # Seconds. A first token takes from a cache hit on a fast device to a long prompt in a full queue.
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
@@ -111,20 +111,23 @@ class BackendCollector(Collector):
         used = GaugeMetricFamily(
             "mezzo_kv_cache_used_blocks", "Blocks of the KV cache that sequences hold.", labels=["weights"]
         )
+        preemptions = CounterMetricFamily(
+            "mezzo_preemptions", "Sequences that gave their blocks back and wait again.", labels=["weights"]
+        )
         restarts = CounterMetricFamily(
             "mezzo_engine_restarts", "Times an engine process was started again.", labels=["weights"]
         )
         for backend in self._router.backends:
             labels = [backend.info.name]
             ready.add_metric(labels, float(backend.is_ready))
-            if isinstance(backend, ReportsStats):
-                stats = backend.stats()
-                waiting.add_metric(labels, stats.num_waiting)
-                running.add_metric(labels, stats.num_running)
-                blocks.add_metric(labels, stats.num_blocks)
-                used.add_metric(labels, stats.num_blocks - stats.num_free_blocks)
-                restarts.add_metric(labels, stats.num_restarts)
-        yield from (ready, waiting, running, blocks, used, restarts)
+            stats = backend.stats()
+            waiting.add_metric(labels, stats.num_waiting)
+            running.add_metric(labels, stats.num_running)
+            blocks.add_metric(labels, stats.num_blocks)
+            used.add_metric(labels, stats.num_blocks - stats.num_free_blocks)
+            preemptions.add_metric(labels, stats.num_preemptions)
+            restarts.add_metric(labels, stats.num_restarts)
+        yield from (ready, waiting, running, blocks, used, preemptions, restarts)
 
 
 def make_metrics(router: Router) -> Metrics:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
+from mezzo.kit.logging import configure_logging
 from mezzo.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,8 +51,15 @@ def serve_with(
 ) -> None:
     """Serve as `serve` does, with backends from `backend_factory`.
 
-    A backend begins to load when it is made, so that it loads while the rest is imported.
+    A backend begins to load when it is made, so that it loads while the rest is imported. Logs go where the
+    settings say.
     """
+    configure_logging(
+        level=settings.log_level,
+        format=settings.log_format,
+        log_prompts=settings.log_prompts,
+        secrets=[settings.resolve_api_key()],
+    )
     with listen(settings.host, settings.port) as listener:
         router = Router(_make_backends(backend_factory, settings, weights))
         import uvloop  # noqa: PLC0415  the imports below are slow; the engines are starting meanwhile

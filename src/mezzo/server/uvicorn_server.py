@@ -8,6 +8,7 @@ import math
 import socket
 from collections.abc import Iterator
 
+import structlog
 import uvicorn
 
 from mezzo.server.app import MezzoApp
@@ -15,7 +16,9 @@ from mezzo.server.http_protocol import ApiProtocol
 from mezzo.settings import Settings
 
 # What a request may take to send its last chunks after it was broken off; then its connection is cut.
-_LAST_WORDS_S = 5
+_LAST_WORDS_S = 3
+
+_log = structlog.get_logger("mezzo.server")
 
 
 class ApiServer(uvicorn.Server):
@@ -37,6 +40,7 @@ class ApiServer(uvicorn.Server):
             lifespan="off",
             access_log=False,
             log_config=None,
+            log_level="warning",
             server_header=False,
             proxy_headers=False,
             backlog=2048,
@@ -47,6 +51,7 @@ class ApiServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop as uvicorn does."""
         self._gateway.drain()
+        _log.info("shutting down", running=self._gateway.num_running, grace_s=self._grace_s)
         deadline = asyncio.get_running_loop().call_later(self._grace_s, self._gateway.break_off_running)
         try:
             await super().shutdown(sockets)
