@@ -43,7 +43,6 @@ class Exchange:
     """
 
     method: str
-    path: str
     request_id: str = field(default_factory=new_request_id)
     correlation_id: str = field(default_factory=new_correlation_id)
     started_s: float = field(default_factory=time.perf_counter)
@@ -95,7 +94,7 @@ class ExchangeMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(method=scope["method"], path=scope["path"])
+        exchange = Exchange(method=scope["method"])
         # HEAD is GET without the body, which the HTTP protocol below leaves out: it looks at its own scope.
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**scope, "method": method, _SCOPE_KEY: exchange}

@@ -7,11 +7,14 @@ takes a good part of a second, so both happen at the same time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
@@ -62,9 +65,9 @@ def serve_with(
     )
     with listen(settings.host, settings.port) as listener:
         router = Router(_make_backends(backend_factory, settings, weights))
-        import uvloop  # noqa: PLC0415  the imports below are slow; the engines are starting meanwhile
-
-        uvloop.run(_serve(settings, router, listener, on_ready))
+        signals = _Signals()
+        with signals.catching():
+            _run(_serve(settings, router, listener, on_ready, signals))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -104,9 +107,12 @@ def _make_backends(
 
 
 async def _serve(
-    settings: Settings, router: Router, listener: socket.socket, on_ready: Callable[[str], None]
+    settings: Settings,
+    router: Router,
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+    signals: _Signals,
 ) -> None:
-    signals = _Signals()
     loading = asyncio.create_task(router.start())
     try:
         url = url_of(listener)
@@ -136,10 +142,19 @@ class _Signals:
     def __init__(self) -> None:
         self._caught: list[int] = []
         self._server: ApiServer | None = None
-        if threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._pass, number)
+
+    @contextlib.contextmanager
+    def catching(self) -> Iterator[None]:
+        """Catch signals inside the block; elsewhere than in the main thread they cannot be."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def forward_to(self, server: ApiServer) -> None:
         """Let `server` handle the signals that came and those that will."""
@@ -147,14 +162,25 @@ class _Signals:
         for number in self._caught:
             server.handle_exit(number, None)
 
-    def _pass(self, number: int) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._server is None:
             self._caught.append(number)
         else:
-            self._server.handle_exit(number, None)
+            self._server.handle_exit(number, frame)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on the fast event loop, where the platform has it."""
+    if sys.platform == "win32":
+        asyncio.run(main)
+    else:
+        import uvloop  # noqa: PLC0415  not there on every platform
+
+        uvloop.run(main)
 
 
 def _make_server(settings: Settings, router: Router) -> ApiServer:
+    # Slow imports, in a thread: the engines are starting meanwhile, and signals are heard.
     from mezzo.server.app import create_app  # noqa: PLC0415
     from mezzo.server.services import make_services  # noqa: PLC0415
     from mezzo.server.uvicorn_server import ApiServer  # noqa: PLC0415

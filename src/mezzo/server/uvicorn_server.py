@@ -34,7 +34,7 @@ class ApiServer(uvicorn.Server):
         self._grace_s = settings.shutdown_grace_s
         config = uvicorn.Config(
             app,
-            loop="uvloop",
+            loop="none",  # whoever runs it has chosen
             http=ApiProtocol,
             ws="none",
             lifespan="off",
