@@ -78,10 +78,10 @@ class Card(_Entry):
     deprecated_on: AwareDatetime | None = None
     retires_at: AwareDatetime | None = None
     replacement: str | None = None
-    context: int = Field(gt=0)
+    context: int = Field(gt=0, strict=True)
     input_modalities: tuple[Modality, ...]
     output_modalities: tuple[Modality, ...]
-    default_temperature: float = Field(ge=0, le=1.5)
+    default_temperature: float = Field(ge=0, le=1.5, strict=True)
     capabilities: frozenset[str]
     features: frozenset[Feature] = frozenset()
     prices: tuple[Price, ...]
@@ -97,6 +97,13 @@ class Card(_Entry):
             and not self.released < self.deprecated_on < self.retires_at
         ):
             raise ValueError("released, deprecated_on and retires_at must follow each other")
+        return self
+
+    @model_validator(mode="after")
+    def _check_prices(self) -> Card:
+        validities = [(price.currency, price.valid_from) for price in self.prices]
+        if len(set(validities)) < len(validities):
+            raise ValueError("two prices of one currency are valid from the same moment")
         return self
 
     @property
@@ -150,11 +157,12 @@ class Catalog:
 
 def _check_chain(card: Card, by_name: Mapping[str, Card]) -> None:
     seen = {card.id}
-    while card.replacement is not None:
-        if card.replacement in seen:
+    replacement = card.replacement
+    while replacement is not None:
+        if replacement in seen:
             raise CatalogInvalid(f"the replacements of {card.id} lead back to it")
-        seen.add(card.replacement)
-        card = by_name[card.replacement]
+        seen.add(replacement)
+        replacement = by_name[replacement].replacement
 
 
 class _File(_Entry):

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from mezzo.protocol.errors import RequestInvalid
 
 MAX_ITEMS = 20
+MAX_ERRORS = 10_000
 MAX_EXCERPT_LENGTH = 256
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -43,8 +44,17 @@ def parse_body(model: type[_M], body: bytes) -> _M:
         # not name our classes.
         return model.model_validate(value, from_attributes=True)
     except ValidationError as error:
-        items = error.errors(include_url=False)[:MAX_ITEMS]
-        raise RequestInvalid([_item(item) for item in items]) from None
+        raise RequestInvalid(_items(error, value)) from None
+
+
+def _items(error: ValidationError, value: Any) -> list[dict[str, Any]]:
+    # pydantic builds all items or none, at some microseconds each: two megabytes of wrong list members would
+    # hold up the server for seconds.
+    num_errors = error.error_count()
+    if num_errors > MAX_ERRORS:
+        message = f"Value error, {num_errors} parts of the body do not fit, too many to list"
+        return [{"type": "value_error", "loc": ["body"], "msg": message, "input": _excerpt(value)}]
+    return [_item(item) for item in error.errors(include_url=False)[:MAX_ITEMS]]
 
 
 def _json_item(body: bytes, message: str) -> dict[str, Any]:
