@@ -126,9 +126,7 @@ class Backend(Protocol):
     async def stop(self) -> None:
         """End every generation and every process. Safe to call twice."""
 
-    async def submit(
-        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
-    ) -> Generation:
+    async def submit(self, request: ChatCompletionRequest, *, request_id: str, temperature: float) -> Generation:
         """Admit a request. `temperature` is the request's, or the card's default.
 
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features

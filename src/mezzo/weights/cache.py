@@ -129,4 +129,4 @@ def disk_errors(home: Path) -> Iterator[None]:
 
 def disk_full(home: Path) -> WeightsError:
     """Make the error for a disk that became full during the work."""
-    return WeightsError(f"The disk with {home} is full; nothing incomplete was left there.", hint=MORE_ROOM)
+    return WeightsError(f"The disk with {home} is full: the weights could not be completed.", hint=MORE_ROOM)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mezzo import __version__
 from mezzo.kit.files import replace_json
 from mezzo.weights.cache import disk_errors, exclusive, require_free_space
 from mezzo.weights.errors import WeightsError
@@ -101,13 +102,13 @@ def choose_files(sizes: dict[str, int]) -> dict[str, int]:
 
 def _download(wanted: HubRepository, home: Path, progress: Progress) -> None:
     import huggingface_hub  # noqa: PLC0415 - not needed where the weights are already there
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined] # noqa: PLC0415
 
-    huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined] # ours is drawn
+    disable_progress_bars()  # ours is drawn
     cache = home / "hub"
     cache.mkdir(parents=True, exist_ok=True)
-    info = huggingface_hub.HfApi().model_info(
-        wanted.repository, revision=wanted.revision, files_metadata=True
-    )
+    hub = huggingface_hub.HfApi(library_name="mezzo", library_version=__version__)
+    info = hub.model_info(wanted.repository, revision=wanted.revision, files_metadata=True)
     files = choose_files({file.rfilename: file.size or 0 for file in info.siblings or []})
     if not any(name.endswith(".safetensors") for name in files):
         raise WeightsError(
@@ -118,7 +119,7 @@ def _download(wanted: HubRepository, home: Path, progress: Progress) -> None:
     storage = _storage(wanted, home)
     require_free_space(home, num_bytes - _size_of_blobs(storage))
     with progress.stage(f"Downloading {wanted}", num_bytes) as advance, _watching(storage, advance):
-        path = huggingface_hub.snapshot_download(
+        path = hub.snapshot_download(
             wanted.repository,
             revision=info.sha,
             cache_dir=cache,
@@ -173,11 +174,17 @@ def _hub_errors(wanted: HubRepository) -> Iterator[None]:
             detail=_last_line(error),
         ) from error
     except Exception as error:
-        if not _is_network_trouble(error):
+        if _is_network_trouble(error):
+            raise WeightsError(
+                f"No network: the Hugging Face hub could not be reached for {wanted}.",
+                hint=f"Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then try again, {GIVE_FOLDER}",
+                detail=_last_line(error),
+            ) from error
+        if isinstance(error, WeightsError | OSError):
             raise
         raise WeightsError(
-            f"No network: the Hugging Face hub could not be reached for {wanted}.",
-            hint=f"Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, then try again, {GIVE_FOLDER}",
+            f"The Hugging Face client failed while it fetched {wanted}.",
+            hint="Try again: it goes on where it stopped.",
             detail=_last_line(error),
         ) from error
 

