@@ -1,8 +1,9 @@
 """A small HTTP server on loopback that speaks the contract's model list, stream and error bodies.
 
-What it answers depends on the last message: `slow` streams words until the client goes away, `break` drops the
-connection in the middle, `engine` ends with an error as a dead engine does, `busy` and `long` are refused,
-`length` is cut, `escape` sends control characters; everything else is answered by its number of messages.
+What it answers depends on the last message: `slow` streams words until the client goes away, `break` drops
+the connection in the middle, `engine` ends with an error as a dead engine does, `busy` and `long` are
+refused, `length` is cut, `escape` sends control characters; everything else is answered by its number of
+messages.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MODELS = ("mistral-medium-latest", "mistral-medium-2505")
 
 
 class SseServer:
-    """Runs from `with` to its end. `requests` are the bodies received; `hung_up` is set when a client left."""
+    """Runs inside `with`. `requests` are the bodies received; `hung_up` is set when a client left."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []

@@ -64,7 +64,7 @@ def test_nothing_heavy_is_imported_to_show_help_or_version() -> None:
     [
         (("srve",), "No such command 'srve'"),
         (("serve", "--prot", "1"), "No such option"),
-        (("serve", "--port", "http"), "'http' is not a valid int"),
+        (("serve", "--port", "http"), "Invalid value for '--port'"),
         (("serve", "--port", "70000"), "error: --port: input should be less than or equal to 65535"),
         (("serve", "--device", "gpu"), "error: --device: a device is auto, cpu, cuda, cuda:N or mps"),
         (("serve", "--config", "nowhere.toml"), "error: --config: there is no file 'nowhere.toml'"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mezzo.weights import CheckpointFolder
 
 _INTERRUPTED = 130
+_LISTEN_ERRORS = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL})
 
 
 def serve(
@@ -80,7 +81,12 @@ def serve(
 
 def _run(settings: Settings, catalog: Catalog, checkpoints: Mapping[str, CheckpointFolder], key: str) -> None:
     from mezzo.backends.base import BackendUnavailable
+    from mezzo.kit.logging import configure_logging
     from mezzo.server.run import serve as run_server
+
+    configure_logging(
+        level=settings.log_level, format=settings.log_format, log_prompts=settings.log_prompts, secrets=[key]
+    )
 
     was_ready = False
 
@@ -95,6 +101,11 @@ def _run(settings: Settings, catalog: Catalog, checkpoints: Mapping[str, Checkpo
         run_server(settings, weights=checkpoints, on_ready=on_ready)
     except BackendUnavailable as error:
         raise CommandFailed(f"the engine did not start: {error}") from error
+    except OSError as error:
+        # Somebody took the port since it was checked.
+        if error.errno in _LISTEN_ERRORS:
+            raise _cannot_listen(settings.host, settings.port, error) from error
+        raise
     if not was_ready:
         raise typer.Exit(_INTERRUPTED)
     say("Stopped.")
