@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import stat
 from pathlib import Path
@@ -16,8 +17,11 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_an_empty_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for variable in list(os.environ):
+        if variable.startswith("MEZZO_"):
+            monkeypatch.delenv(variable)
 
 
 def error_of(options: dict[str, object] | None = None, *, file: str | None = None, **environ: str) -> str:

@@ -99,9 +99,9 @@ class TestOtherLoggers:
         uvicorn_logger = logging.getLogger("uvicorn.error")
         uvicorn_logger.addHandler(logging.NullHandler())
         stream = configured()
-        uvicorn_logger.info("Started %s", "server", extra={"color_message": "coloured"})
+        uvicorn_logger.warning("Lost %s", "server", extra={"color_message": "coloured"})
         line = only_line(stream)
-        assert line["event"] == "Started server"
+        assert line["event"] == "Lost server"
         assert line["logger"] == "uvicorn.error"
         assert "color_message" not in line
 

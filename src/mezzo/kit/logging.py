@@ -128,8 +128,8 @@ def configure_logging(
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("httpx", "httpcore", "asyncio", "filelock", "urllib3"):
-        # Chatty at `info` and `debug` about things that are not events of this server.
+    for name in ("uvicorn.error", "httpx", "httpcore", "asyncio", "filelock", "urllib3"):
+        # Chatty at `info` and `debug` about what is no event of this server, or what it logs itself.
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
     structlog.configure(

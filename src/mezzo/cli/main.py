@@ -1,0 +1,58 @@
+"""The `mezzo` command. Each command has its own file and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mezzo import __version__
+from mezzo.cli.chat import chat
+from mezzo.cli.models import models
+from mezzo.cli.options import SettingsCommand
+from mezzo.cli.output import CommandFailed, put, report
+from mezzo.cli.pull import pull
+from mezzo.cli.serve import serve
+
+app = typer.Typer(
+    name="mezzo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(cls=SettingsCommand)(serve)
+app.command(cls=SettingsCommand)(chat)
+app.command(cls=SettingsCommand)(pull)
+app.command(cls=SettingsCommand)(models)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        put(f"mezzo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def mezzo(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serve a Mistral-family language model behind Mistral's chat completions API, on your own machine.
+
+    Start with `mezzo serve`; it fetches small default weights and prints a request to try. Then talk to it
+    with `mezzo chat`, or point any Mistral client at it.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 stopped with Ctrl-C."""
+    try:
+        app(prog_name="mezzo")
+    except CommandFailed as failure:
+        report(failure)
+        sys.exit(failure.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

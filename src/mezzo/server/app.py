@@ -1,0 +1,74 @@
+"""The ASGI application, put together from what it is handed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from mezzo import __version__
+from mezzo.server.errors import FaultMiddleware, add_error_handlers
+from mezzo.server.exchange import CORRELATION_HEADER, ExchangeMiddleware
+from mezzo.server.gateway import Gateway
+from mezzo.server.openapi import describe
+from mezzo.server.routes.chat import chat_routes
+from mezzo.server.routes.health import health_routes
+from mezzo.server.routes.models import models_routes
+from mezzo.server.services import Services
+from mezzo.settings import Settings
+
+
+class MezzoApp(FastAPI):
+    """A FastAPI application whose description comes from our own types.
+
+    gateway   for whoever runs the application: it drains and breaks off requests at shutdown
+    """
+
+    def __init__(self, gateway: Gateway, **options: Any) -> None:
+        super().__init__(**options)
+        self.gateway = gateway
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = describe(self)
+        return self.openapi_schema
+
+
+def create_app(settings: Settings, services: Services) -> MezzoApp:
+    """Return the application. It starts and stops nothing: the backends belong to whoever made them."""
+    gateway = Gateway(settings, services)
+    app = MezzoApp(
+        gateway,
+        title="mezzo",
+        version=__version__,
+        docs_url=None,  # the built-in pages load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would be built from the Host header
+        middleware=[
+            Middleware(ExchangeMiddleware, metrics=services.metrics),
+            *_cors(settings),
+            Middleware(FaultMiddleware),
+        ],
+    )
+    add_error_handlers(app)
+    app.include_router(chat_routes(settings, gateway, services.verifier))
+    app.include_router(models_routes(gateway, services.verifier))
+    app.include_router(health_routes(gateway, services))
+    return app
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=[CORRELATION_HEADER, "retry-after"],
+        )
+    ]

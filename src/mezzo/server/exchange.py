@@ -1,0 +1,155 @@
+"""One HTTP exchange from first byte to last: its names, what became known, one log record, one count.
+
+Handlers and the gateway fill in an `Exchange` as they learn things; whatever happens, the middleware closes
+it once, when the answer was sent or nobody is left to send it to.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import structlog
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mezzo.kit.ids import new_correlation_id, new_request_id
+from mezzo.server.metrics import Metrics
+
+Outcome = Literal["finished", "aborted", "failed", "refused"]
+
+CORRELATION_HEADER = "mistral-correlation-id"
+# What proxies write when the client left before it was answered. Never sent: nobody is there to read it.
+CLIENT_CLOSED_REQUEST = 499
+_SCOPE_KEY = "mezzo.exchange"
+_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+_log = structlog.get_logger("mezzo.server")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one exchange so far.
+
+    request_id       32 hexadecimal digits: the answer's `id`, and the request's name in every log
+    correlation_id   the value of the header `mistral-correlation-id`
+    started_s        time.perf_counter() at its beginning
+    headers          sent with the answer, whatever the answer is
+    model            the name that was asked for; model_id: the card that answers, once known
+    outcome          set by the gateway for requests that reached a backend, else told from the status
+    prompt, completion
+                     set only when the operator wants them in the logs
+    """
+
+    method: str
+    request_id: str = field(default_factory=new_request_id)
+    correlation_id: str = field(default_factory=new_correlation_id)
+    started_s: float = field(default_factory=time.perf_counter)
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = CLIENT_CLOSED_REQUEST
+    caller: str | None = None
+    model: str | None = None
+    model_id: str | None = None
+    weights: str | None = None
+    is_stream: bool = False
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+    num_cached_tokens: int = 0
+    ttft_s: float | None = None
+    outcome: Outcome | None = None
+    prompt: Any = None
+    completion: Any = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the exchange began."""
+        return time.perf_counter() - self.started_s
+
+    def settled_outcome(self) -> Outcome:
+        """Return how it ended: as the gateway said, else as the status tells."""
+        if self.outcome is not None:
+            return self.outcome
+        if self.status == CLIENT_CLOSED_REQUEST:
+            return "aborted"
+        if self.status == 500:
+            return "failed"
+        return "refused" if self.status >= 400 else "finished"
+
+
+def exchange_of(request: Request) -> Exchange:
+    """Return the exchange that a request belongs to."""
+    exchange: Exchange = request.scope[_SCOPE_KEY]
+    return exchange
+
+
+class ExchangeMiddleware:
+    """The outermost layer: opens an exchange, names it in the answer's headers, and closes it once."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(method=scope["method"])
+        # HEAD is GET without the body, which the HTTP protocol below leaves out: it looks at its own scope.
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        scope = {**scope, "method": method, _SCOPE_KEY: exchange}
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                named = {CORRELATION_HEADER: exchange.correlation_id, **exchange.headers}
+                pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
+                message = {**message, "headers": [*message["headers"], *pairs]}
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+                await self._app(scope, receive, send_named)
+        finally:
+            self._metrics.in_flight.dec()
+            self._close(exchange, route=getattr(scope.get("route"), "path", "unmatched"))
+
+    def _close(self, exchange: Exchange, route: str) -> None:
+        outcome = exchange.settled_outcome()
+        self._metrics.count_request(
+            route=route,
+            model=exchange.model_id or "",
+            status=exchange.status,
+            outcome=outcome,
+            duration_s=exchange.elapsed_s,
+        )
+        if route not in _QUIET_ROUTES:
+            _log.info("request", **_record(exchange, route, outcome))
+
+
+def _record(exchange: Exchange, route: str, outcome: Outcome) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "request_id": exchange.request_id,
+        "correlation_id": exchange.correlation_id,
+        "method": exchange.method,
+        "route": route,
+        "status": exchange.status,
+        "outcome": outcome,
+        "duration_s": round(exchange.elapsed_s, 6),
+        "caller": exchange.caller,
+    }
+    if exchange.model is not None:
+        record |= {
+            "model": exchange.model,
+            "model_id": exchange.model_id,
+            "weights": exchange.weights,
+            "stream": exchange.is_stream,
+            "prompt_tokens": exchange.num_prompt_tokens,
+            "completion_tokens": exchange.num_completion_tokens,
+            "cached_tokens": exchange.num_cached_tokens,
+            "ttft_s": None if exchange.ttft_s is None else round(exchange.ttft_s, 6),
+        }
+    if exchange.prompt is not None:
+        record |= {"prompt": exchange.prompt, "completion": exchange.completion}
+    return record

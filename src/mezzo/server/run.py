@@ -1,0 +1,188 @@
+"""Run a server in this process until it is stopped.
+
+What is slow starts first: the engine processes are on their way before the web framework is imported, which
+takes a good part of a second, so both happen at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mezzo.backends.base import Backend
+from mezzo.backends.router import Router
+from mezzo.kit.logging import configure_logging
+from mezzo.settings import Settings
+
+if TYPE_CHECKING:
+    from mezzo.server.uvicorn_server import ApiServer
+    from mezzo.weights.folder import CheckpointFolder
+
+BackendFactory = Callable[["CheckpointFolder", Settings], Backend]
+
+
+def serve(
+    settings: Settings,
+    *,
+    weights: Mapping[str, CheckpointFolder],
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve `weights` (checkpoint folders by model card id) and block until stopped by SIGINT or SIGTERM.
+
+    on_ready: called once with the server's URL, when a request would be answered.
+    Raises: OSError if the address cannot be listened on; BackendUnavailable if weights cannot be loaded;
+    mezzo.kit.secrets.MachineKeyError.
+    """
+    from mezzo.backends.embedded import make_embedded_backend  # noqa: PLC0415  in time with what it starts
+
+    serve_with(make_embedded_backend, settings, weights=weights, on_ready=on_ready)
+
+
+def serve_with(
+    backend_factory: BackendFactory,
+    settings: Settings,
+    *,
+    weights: Mapping[str, CheckpointFolder],
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve as `serve` does, with backends from `backend_factory`.
+
+    A backend begins to load when it is made, so that it loads while the rest is imported. Logs go where the
+    settings say.
+    """
+    configure_logging(
+        level=settings.log_level,
+        format=settings.log_format,
+        log_prompts=settings.log_prompts,
+        secrets=[settings.resolve_api_key()],
+    )
+    with listen(settings.host, settings.port) as listener:
+        router = Router(_make_backends(backend_factory, settings, weights))
+        signals = _Signals()
+        with signals.catching():
+            _run(_serve(settings, router, listener, on_ready, signals))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket; nobody is answered before it is served. Raises: OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return a URL that reaches the socket from this machine."""
+    host, port = listener.getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def _make_backends(
+    factory: BackendFactory, settings: Settings, weights: Mapping[str, CheckpointFolder]
+) -> dict[str, Backend]:
+    """Make one backend for each folder, also when several models share it."""
+    by_path: dict[str, Backend] = {}
+    backends = {}
+    for model_id, folder in weights.items():
+        key = str(folder.path)
+        if key not in by_path:
+            by_path[key] = factory(folder, settings)
+        backends[model_id] = by_path[key]
+    return backends
+
+
+async def _serve(
+    settings: Settings,
+    router: Router,
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+    signals: _Signals,
+) -> None:
+    loading = asyncio.create_task(router.start())
+    try:
+        url = url_of(listener)
+        server = await asyncio.to_thread(_make_server, settings, router)
+        signals.forward_to(server)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                if not server.should_exit:
+                    on_ready(url)
+        except BaseException:
+            server.should_exit = True
+            raise
+        finally:
+            await serving
+    finally:
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await router.stop()
+
+
+class _Signals:
+    """Catches SIGINT and SIGTERM from the first moment, and passes them on once there is a server."""
+
+    def __init__(self) -> None:
+        self._caught: list[int] = []
+        self._server: ApiServer | None = None
+
+    @contextlib.contextmanager
+    def catching(self) -> Iterator[None]:
+        """Catch signals inside the block; elsewhere than in the main thread they cannot be."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def forward_to(self, server: ApiServer) -> None:
+        """Let `server` handle the signals that came and those that will."""
+        self._server = server
+        for number in self._caught:
+            server.handle_exit(number, None)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._server is None:
+            self._caught.append(number)
+        else:
+            self._server.handle_exit(number, frame)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on the fast event loop, where the platform has it."""
+    if sys.platform == "win32":
+        asyncio.run(main)
+    else:
+        import uvloop  # noqa: PLC0415  not there on every platform
+
+        uvloop.run(main)
+
+
+def _make_server(settings: Settings, router: Router) -> ApiServer:
+    # Slow imports, in a thread: the engines are starting meanwhile, and signals are heard.
+    from mezzo.server.app import create_app  # noqa: PLC0415
+    from mezzo.server.services import make_services  # noqa: PLC0415
+    from mezzo.server.uvicorn_server import ApiServer  # noqa: PLC0415
+
+    return ApiServer(create_app(settings, make_services(settings, router)), settings)

@@ -1,0 +1,174 @@
+"""One admitted chat request while it is generated: its events, what it used, and how it ends.
+
+A task of its own reads the generation from admission to end, however slowly the client takes what came. So
+times are those of the engine, counts are those of what was generated, and a slow client gets fewer and larger
+pieces instead of holding anything up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from mezzo.backends.base import BackendFailed, ChoiceFinished, Generation, GenerationEvent
+from mezzo.protocol.response import Usage
+from mezzo.server.exchange import Exchange, Outcome
+from mezzo.server.metrics import Metrics
+from mezzo.server.terms import ChatTerms
+
+# After `aclose` a generation still reports what it had produced; this is for one that does not end by itself.
+_DRAIN_TIMEOUT_S = 1.0
+
+_log = structlog.get_logger("mezzo.server")
+
+
+@dataclass(slots=True)
+class _ChoiceState:
+    last_event_s: float | None = None
+    finish_reason: str | None = None
+    texts: list[str] = field(default_factory=list)
+
+
+class RunningChat:
+    """A request that a backend works on. Whoever holds it calls `aclose`, whatever happens."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        terms: ChatTerms,
+        exchange: Exchange,
+        metrics: Metrics,
+        *,
+        on_close: Callable[[RunningChat], None],
+        keep_text: bool,
+    ) -> None:
+        """Begin to read `generation`.
+
+        on_close: called once, with the counts final. keep_text: whether the exchange's record wants the text.
+        """
+        self.terms = terms
+        self.exchange = exchange
+        self._generation = generation
+        self._metrics = metrics
+        self._on_close = on_close
+        self._keep_text = keep_text
+        self._choices = [_ChoiceState() for _ in range(terms.num_choices)]
+        self._events: list[GenerationEvent] = []
+        self._news = asyncio.Event()
+        self._failure: Exception | None = None
+        self._is_closed = False
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def usage(self) -> Usage:
+        """What was used until now."""
+        return Usage.of(
+            prompt_tokens=self.exchange.num_prompt_tokens,
+            completion_tokens=self.exchange.num_completion_tokens,
+            cached_tokens=self.exchange.num_cached_tokens,
+        )
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the engine has ended every choice, read or not."""
+        return all(choice.finish_reason is not None for choice in self._choices)
+
+    async def next_events(self, timeout_s: float | None = None) -> list[GenerationEvent]:
+        """Return the events that came since the last call, waiting for the first; none after the timeout.
+
+        Must not be called again when every choice has finished.
+        Raises: BackendFailed if the work broke off, after everything that was generated has been returned.
+        """
+        await self.wait_for_news(timeout_s)
+        if self._events:
+            events, self._events = self._events, []
+            if self._failure is None:
+                self._news.clear()
+            return events
+        self.raise_failure()
+        return []
+
+    async def wait_for_news(self, timeout_s: float | None = None) -> None:
+        """Return when `next_events` would not wait, or after the timeout."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+
+    def raise_failure(self) -> None:
+        """Raise what `next_events` would raise now; do nothing while there are events to read."""
+        if self._failure is not None and not self._events:
+            raise self._failure
+
+    def break_off(self, reason: str) -> None:
+        """End the work from our side: whoever reads gets BackendFailed. Nothing to do if all is generated."""
+        if self._failure is None and not self.is_generated:
+            self._fail(BackendFailed(reason))
+
+    async def aclose(self) -> None:
+        """Stop the work if it is not over, and settle the counts. Safe to call twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._generation.aclose()
+            await asyncio.wait({self._reader}, timeout=_DRAIN_TIMEOUT_S)
+        finally:
+            # No waiting from here on, so that a second cancellation cannot lose the counts.
+            self._reader.cancel()
+            self._settle()
+
+    async def _read(self) -> None:
+        try:
+            async for event in self._generation:
+                self._note(event)
+            if not self.is_generated:
+                self._fail(BackendFailed("the generation ended before its choices did"))
+        except BackendFailed as failure:
+            self._fail(failure)
+        except Exception as fault:
+            _log.exception("unexpected error of a backend")
+            self._fail(fault)
+
+    def _fail(self, failure: Exception) -> None:
+        """Note the first failure; how a generation ends after it was closed is no failure."""
+        if self._failure is None and not self._is_closed:
+            self._failure = failure
+            self._news.set()
+
+    def _note(self, event: GenerationEvent) -> None:
+        now_s = time.perf_counter()
+        exchange, choice = self.exchange, self._choices[event.index]
+        model_id = self.terms.model_id
+        if event.num_tokens:
+            if exchange.ttft_s is None:
+                exchange.ttft_s = now_s - exchange.started_s
+                self._metrics.observe_first_token(model_id, exchange.ttft_s)
+            if choice.last_event_s is not None:
+                self._metrics.observe_gap(model_id, (now_s - choice.last_event_s) / event.num_tokens)
+            choice.last_event_s = now_s
+            exchange.num_completion_tokens += event.num_tokens
+        exchange.num_cached_tokens = self._generation.num_cached_tokens
+        if self._keep_text:
+            choice.texts.append(event.text)
+        if isinstance(event, ChoiceFinished):
+            choice.finish_reason = event.reason
+        if self._failure is None and (event.text or isinstance(event, ChoiceFinished)):
+            self._events.append(event)
+            self._news.set()
+
+    def _settle(self) -> None:
+        self.exchange.outcome = self._outcome()
+        if self._keep_text:
+            self.exchange.completion = ["".join(choice.texts) for choice in self._choices]
+        self._on_close(self)
+
+    def _outcome(self) -> Outcome:
+        """Judge by what the engine said, never by the state of a socket."""
+        if self._failure is not None or any(choice.finish_reason == "error" for choice in self._choices):
+            return "failed"
+        return "finished" if self.is_generated else "aborted"

@@ -1,0 +1,151 @@
+"""The stream of a chat answer, byte by byte.
+
+    role chunk per choice -> text chunks, choices interleaved -> finish chunks, the last with usage -> [DONE]
+
+`ChunkWriter` turns events into frames and knows nothing of connections; `EventStream` sends the frames.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+import structlog
+from msgspec import UNSET, UnsetType
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mezzo.backends.base import BackendFailed, ChoiceFinished, FinishReason, GenerationEvent
+from mezzo.protocol.response import ChatCompletionChunk, ChunkChoice, Delta, Usage
+from mezzo.server.incoming import run_until_disconnect
+from mezzo.server.running import RunningChat
+from mezzo.server.terms import ChatTerms
+
+DONE = b"data: [DONE]\n\n"
+# With the space: there are clients that cannot read a comment without it.
+PING = b": ping\n\n"
+PADDING_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+Padding = Callable[[], str | UnsetType]
+
+_log = structlog.get_logger("mezzo.server")
+
+
+def random_padding() -> str:
+    """Return 1 to 36 characters, so that the size of a chunk does not tell the length of its text."""
+    return PADDING_ALPHABET[: 1 + secrets.randbelow(len(PADDING_ALPHABET))]
+
+
+def no_padding() -> UnsetType:
+    """Leave the padding out."""
+    return UNSET
+
+
+class ChunkWriter:
+    """Writes the frames of one stream, in order: `opening`, any number of `frames`, perhaps `failure`."""
+
+    def __init__(self, terms: ChatTerms, padding: Padding) -> None:
+        self._terms = terms
+        self._padding = padding
+        self._unfinished = set(range(terms.num_choices))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice has had its finish chunk."""
+        return not self._unfinished
+
+    def opening(self) -> bytes:
+        """Return the role chunk of each choice, and the prefix as the first text."""
+        indices = range(self._terms.num_choices)
+        frames = [
+            self._frame(ChunkChoice(index=i, delta=Delta(role="assistant", content="")), p=UNSET)
+            for i in indices
+        ]
+        if self._terms.prefix:
+            frames += [self._text(i, self._terms.prefix) for i in indices]
+        return b"".join(frames)
+
+    def frames(self, events: Sequence[GenerationEvent], usage: Usage) -> bytes:
+        """Return one chunk for each choice that `events` touch.
+
+        usage: the usage so far; it goes into the chunk that finishes the last choice.
+        """
+        texts: dict[int, str] = {}
+        reasons: dict[int, FinishReason] = {}
+        for event in events:
+            texts[event.index] = texts.get(event.index, "") + event.text
+            if isinstance(event, ChoiceFinished):
+                reasons[event.index] = event.reason
+        frames = []
+        for index, text in texts.items():
+            if index in reasons:
+                frames.append(self._finish(index, text, reasons[index], usage))
+            elif text:
+                frames.append(self._text(index, text))
+        return b"".join(frames)
+
+    def failure(self, usage: Usage) -> bytes:
+        """Return the finish chunks of the choices that will not be continued."""
+        return b"".join(self._finish(index, "", "error", usage) for index in sorted(self._unfinished))
+
+    def _text(self, index: int, text: str) -> bytes:
+        return self._frame(ChunkChoice(index=index, delta=Delta(content=text)), p=self._padding())
+
+    def _finish(self, index: int, text: str, reason: FinishReason, usage: Usage) -> bytes:
+        self._unfinished.remove(index)
+        return self._frame(
+            ChunkChoice(index=index, delta=Delta(content=text), finish_reason=reason),
+            usage=UNSET if self._unfinished else usage,
+            p=self._padding(),
+        )
+
+    def _frame(self, choice: ChunkChoice, *, p: str | UnsetType, usage: Usage | UnsetType = UNSET) -> bytes:
+        terms = self._terms
+        chunk = ChatCompletionChunk(
+            id=terms.id, created=terms.created, model=terms.model, choices=[choice], usage=usage, p=p
+        )
+        return b"data: " + chunk.to_json() + b"\n\n"
+
+
+class EventStream(Response):
+    """Sends the answer of a running chat as it comes, until it ends or the client leaves. Closes the chat."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chat: RunningChat, *, padding: Padding, keep_alive_s: float) -> None:
+        # The second header keeps a proxy from collecting events.
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._chat = chat
+        self._writer = ChunkWriter(chat.terms, padding)
+        self._keep_alive_s = keep_alive_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await run_until_disconnect(receive, self._send_all(send))
+        except ClientDisconnect:
+            return  # there is no status left to tell it with; the chat knows whether it was over
+        finally:
+            await self._chat.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await _send_part(send, self._writer.opening())
+        try:
+            while not self._writer.is_complete:
+                events = await self._chat.next_events(self._keep_alive_s)
+                await _send_part(send, self._writer.frames(events, self._chat.usage) if events else PING)
+        except BackendFailed as failure:
+            _log.warning("generation failed", reason=str(failure))
+            await _send_part(send, self._writer.failure(self._chat.usage))
+        except Exception:
+            _log.exception("unexpected error in a stream")
+            await _send_part(send, self._writer.failure(self._chat.usage))
+        # Settled before the client can know the end: its next request finds this one's tokens counted.
+        await self._chat.aclose()
+        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+
+
+async def _send_part(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,202 @@
+"""Fakes behind the protocols of mezzo, honest enough that a test which passes on them says something."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from mezzo.backends.base import (
+    BackendFailed,
+    BackendStats,
+    BackendUnavailable,
+    ChoiceFinished,
+    FinishReason,
+    GenerationEvent,
+    TextDelta,
+    WeightsInfo,
+)
+from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.errors import ContextOverflow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What a FakeBackend does with the next requests.
+
+    text             the answer of every choice; one token is one byte of its UTF-8
+    step_tokens      tokens of each choice in one step
+    step_s           how long a step takes, the first one too
+    fail_at_step     the engine dies in this step (0 is the first)
+    fault_at_step    a mistake in our own code shows in this step
+    finish_reason    of choices that come to the end of the text
+    refusal          raised by `submit` instead of admitting
+    submit_s         how long `submit` takes
+    cached_tokens    prompt tokens found in the cache
+    """
+
+    text: str = "Hello!"
+    step_tokens: int = 1
+    step_s: float = 0.0
+    fail_at_step: int | None = None
+    fault_at_step: int | None = None
+    finish_reason: FinishReason = "stop"
+    refusal: Exception | None = None
+    submit_s: float = 0.0
+    cached_tokens: int = 0
+
+
+class FakeBackend:
+    """Answers with a script, byte by byte, under the rules of `Backend`.
+
+    generations   every admitted request, for tests to look at from another thread
+    """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        name: str = "fake",
+        max_context_length: int = 4096,
+        capabilities: frozenset[str] = frozenset({"completion_chat"}),
+        start_failure: BackendUnavailable | None = None,
+        start_s: float = 0.0,
+    ) -> None:
+        self.script = script or Script()
+        self.info = WeightsInfo(name, f"{name} weights", max_context_length, capabilities)
+        self.is_ready = False
+        self.num_starts = 0
+        self.num_stops = 0
+        self.num_submits = 0
+        self.num_cancelled_submits = 0
+        self.generations: list[FakeGeneration] = []
+        self.temperatures: list[float] = []
+        self._start_failure = start_failure
+        self._start_s = start_s
+
+    async def start(self) -> None:
+        self.num_starts += 1
+        await asyncio.sleep(self._start_s)
+        if self._start_failure is not None:
+            raise self._start_failure
+        self.is_ready = True
+
+    async def stop(self) -> None:
+        self.num_stops += 1
+        self.is_ready = False
+        for generation in self.generations:
+            await generation.aclose()
+
+    def stats(self) -> BackendStats:
+        return BackendStats(
+            num_running=2, num_waiting=1, num_blocks=10, num_free_blocks=4, num_preemptions=5, num_restarts=3
+        )
+
+    async def submit(
+        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
+    ) -> FakeGeneration:
+        self.num_submits += 1
+        self.temperatures.append(temperature)
+        script = self.script
+        try:
+            await asyncio.sleep(script.submit_s)
+        except asyncio.CancelledError:
+            self.num_cancelled_submits += 1
+            raise
+        if script.refusal is not None:
+            raise script.refusal
+        num_prompt_tokens = sum(len(_text(message.content).encode()) for message in request.messages)
+        if num_prompt_tokens >= self.info.max_context_length:
+            raise ContextOverflow(num_prompt_tokens, self.info.max_context_length)
+        room = self.info.max_context_length - num_prompt_tokens
+        generation = FakeGeneration(script, request, num_prompt_tokens, room)
+        self.generations.append(generation)
+        return generation
+
+
+@dataclass
+class _Choice:
+    decoder: codecs.IncrementalDecoder = field(default_factory=codecs.getincrementaldecoder("utf-8"))
+    num_tokens: int = 0
+    is_finished: bool = False
+
+
+class FakeGeneration:
+    """One admitted request.
+
+    closed_early   set when `aclose` came before the end: the client left, or the server stops
+    num_tokens     completion tokens produced, reported or not
+    """
+
+    def __init__(
+        self, script: Script, request: ChatCompletionRequest, num_prompt_tokens: int, room: int
+    ) -> None:
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_cached_tokens = 0
+        self.num_steps = 0
+        self.closed_early = threading.Event()
+        self._script = script
+        self._bytes = script.text.encode()
+        self._limit = room if request.max_tokens is None else min(room, request.max_tokens)
+        self._limit_reason: FinishReason = "model_length" if self._limit == room else "length"
+        self._choices = [_Choice() for _ in range(request.num_choices)]
+        self._closing = asyncio.Event()
+        self._is_over = False
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(choice.num_tokens for choice in self._choices)
+
+    async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
+        try:
+            while not self._is_over and not await self._closed_during_step():
+                if self.num_steps == self._script.fail_at_step:
+                    raise BackendFailed("the engine died")
+                if self.num_steps == self._script.fault_at_step:
+                    raise ZeroDivisionError("secret detail")
+                self.num_steps += 1
+                self.num_cached_tokens = self._script.cached_tokens
+                for index, choice in enumerate(self._choices):
+                    if not choice.is_finished:
+                        yield self._advance(index, choice)
+                self._is_over = all(choice.is_finished for choice in self._choices)
+        finally:
+            self._is_over = True
+
+    async def aclose(self) -> None:
+        if not self._is_over:
+            self._closing.set()
+            self.closed_early.set()
+
+    async def _closed_during_step(self) -> bool:
+        if self._script.step_s == 0:
+            await asyncio.sleep(0)
+            return self._closing.is_set()
+        try:
+            await asyncio.wait_for(self._closing.wait(), self._script.step_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def _advance(self, index: int, choice: _Choice) -> GenerationEvent:
+        end = min(choice.num_tokens + self._script.step_tokens, self._limit)
+        piece = self._bytes[choice.num_tokens : end]
+        is_last = choice.num_tokens + len(piece) >= len(self._bytes)
+        is_cut = not is_last and end == self._limit
+        choice.num_tokens += len(piece)
+        # A character that the limit cut is dropped: text is whole characters only.
+        text = choice.decoder.decode(piece)
+        if not is_last and not is_cut:
+            return TextDelta(index, text, len(piece))
+        choice.is_finished = True
+        return ChoiceFinished(
+            index, text, len(piece), self._limit_reason if is_cut else self._script.finish_reason
+        )
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(chunk.text for chunk in content) if isinstance(content, list) else ""
