@@ -17,8 +17,9 @@ install: $(VENV)/.installed ## Make .venv and install mezzo in it
 
 dev: $(VENV)/.installed-dev ## Add what the tests and linters need
 
+# Ctrl-C reaches the whole process group; the trap keeps the shell from reporting as failed what stopped well.
 serve: install ## Serve the default weights (ARGS="--port 9000 ...")
-	@$(BIN)/mezzo serve $(ARGS) || [ $$? -eq 130 ]
+	@trap : INT; $(BIN)/mezzo serve $(ARGS) || [ $$? -eq 130 ]
 
 test: dev ## Run all tests (ARGS="-k chat")
 	$(BIN)/python -m pytest $(ARGS)
