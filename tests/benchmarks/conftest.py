@@ -1,0 +1,65 @@
+"""A real HTTP server on loopback that answers every request with a scripted stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+
+class ScriptedServer:
+    """Sends `script`: bytes as one HTTP chunk each, numbers as pauses in seconds, None to cut the connection.
+
+    bodies      the JSON body of every request so far
+    heads       its request line and headers
+    """
+
+    def __init__(self) -> None:
+        self.script: list[bytes | float | None] = []
+        self.status = b"200 OK"
+        self.url = ""
+        self.bodies: list[dict[str, Any]] = []
+        self.heads: list[bytes] = []
+        self.num_open = 0
+        self.max_open = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.num_open += 1
+        self.max_open = max(self.max_open, self.num_open)
+        try:
+            await self._answer(reader, writer)
+        finally:
+            self.num_open -= 1
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        self.bodies.append(json.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 " + self.status + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for part in self.script:
+            if part is None:
+                return
+            if isinstance(part, float):
+                await asyncio.sleep(part)
+                continue
+            writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    state = ScriptedServer()
+    server = await asyncio.start_server(state.handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    state.url = f"http://127.0.0.1:{port}"
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(server.close)
+        yield state
