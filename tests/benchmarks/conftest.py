@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 
+Script = list[bytes | float | None]
+
 
 class ScriptedServer:
     """Sends `script`: bytes as one HTTP chunk each, numbers as pauses in seconds, None to cut the connection.
 
+    scripts     what the next requests get instead, one script each
     bodies      the JSON body of every request so far
     heads       its request line and headers
     """
 
     def __init__(self) -> None:
-        self.script: list[bytes | float | None] = []
+        self.script: Script = []
+        self.scripts: list[Script] = []
         self.status = b"200 OK"
         self.url = ""
         self.bodies: list[dict[str, Any]] = []
@@ -42,7 +46,7 @@ class ScriptedServer:
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         self.bodies.append(json.loads(await reader.readexactly(length)))
         writer.write(b"HTTP/1.1 " + self.status + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for part in self.script:
+        for part in self.scripts.pop(0) if self.scripts else self.script:
             if part is None:
                 return
             if isinstance(part, float):
@@ -54,12 +58,24 @@ class ScriptedServer:
         await writer.drain()
 
 
-@pytest.fixture
-async def scripted() -> AsyncIterator[ScriptedServer]:
+@contextlib.asynccontextmanager
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
     state = ScriptedServer()
     server = await asyncio.start_server(state.handle, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    state.url = f"http://127.0.0.1:{port}"
-    async with contextlib.AsyncExitStack() as stack:
-        stack.callback(server.close)
+    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
         yield state
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def other_scripted() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
+        yield server
