@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mezzo.engine.messages import (
     HEADER,
@@ -30,6 +31,9 @@ from mezzo.engine.messages import (
     decode_to_engine,
     encode_frame,
 )
+
+if TYPE_CHECKING:
+    from mezzo.engine.core import EngineCore
 
 
 class ServerGone(Exception):
@@ -127,17 +131,20 @@ def serve(connection: Connection) -> None:
         connection.send(StepDone(outputs, core.stats))
 
 
-def _handle(core, message: ToEngine) -> list[SequenceOutput]:  # type: ignore[no-untyped-def]
+def _handle(core: EngineCore, message: ToEngine) -> list[SequenceOutput]:
+    """Do what the server asks; return the outputs that come of it without a step."""
     if isinstance(message, Abort):
-        core.abort(message.request_id)
-    elif isinstance(message, AddRequest):
+        return core.abort(message.request_id)
+    if isinstance(message, AddRequest):
         try:
             core.add(message)
         except ValueError as error:
             # The server checks before it sends; if the two ever disagree the request still ends, and visibly.
             print(f"mezzo engine: request refused: {error}", file=sys.stderr)  # noqa: T201
             return [
-                SequenceOutput(request_id=message.request_id, index=i, text="", num_tokens=0, finish_reason="error")
+                SequenceOutput(
+                    request_id=message.request_id, index=i, text="", num_tokens=0, finish_reason="error"
+                )
                 for i in range(message.n)
             ]
     return []
