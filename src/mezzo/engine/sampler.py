@@ -21,6 +21,7 @@ _NUCLEUS_FIRST_LOOK = 256
 _BUCKET = 256
 
 
+@torch.inference_mode()
 def sample(logits: Tensor, sequences: ListOf[Sequence]) -> list[int | None]:
     """Pick the next token of each sequence from its row of `logits` (rows, vocab_size) float32.
 
