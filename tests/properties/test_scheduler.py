@@ -1,0 +1,186 @@
+"""Random lives of random requests on small pools: the books hold after every step, and everybody ends.
+
+A model of the core without tensors: every computed row gives a token, and sequences end at lengths that were drawn
+before. Operations are drawn too: requests arrive and are aborted between any two steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mezzo.engine.blocks import BlockPool
+from mezzo.engine.sampling_params import SamplingParams
+from mezzo.engine.scheduler import Scheduler
+from mezzo.engine.sequence import Sequence, Status
+
+
+@dataclass
+class Life:
+    """A scheduler, and what each sequence in it is meant to become."""
+
+    scheduler: Scheduler
+    max_length: int
+    num_wanted: dict[tuple[int, int], int] = field(default_factory=dict)
+    alive: dict[tuple[int, int], Sequence] = field(default_factory=dict)
+    num_requests: int = 0
+
+    def arrive(self, num_prompt: int, num_completion: int, n: int) -> None:
+        num_prompt = min(num_prompt, self.max_length - 1)
+        arrival = self.num_requests
+        self.num_requests += 1
+        for index in range(n):
+            self.num_wanted[arrival, index] = min(num_completion + index, self.max_length - num_prompt)
+        self._add(arrival, 0, num_prompt, n - 1)
+
+    def _add(self, arrival: int, index: int, num_prompt: int, num_siblings: int) -> Sequence:
+        sequence = self._make(arrival, index, num_prompt, num_siblings)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def _make(self, arrival: int, index: int, num_prompt: int, num_siblings: int) -> Sequence:
+        sequence = Sequence(
+            request_id=str(arrival),
+            index=index,
+            prompt_token_ids=[0] * num_prompt,
+            params=SamplingParams(),
+            seed=0,
+            arrival=(arrival, index),
+            num_siblings=num_siblings,
+        )
+        self.alive[arrival, index] = sequence
+        return sequence
+
+    def abort(self, arrival: int) -> None:
+        for key in [key for key in self.alive if key[0] == arrival]:
+            self.scheduler.remove(self.alive.pop(key))
+
+    def step(self) -> None:
+        scheduler = self.scheduler
+        oldest = scheduler.running[0] if scheduler.running else None
+        before = (oldest.num_computed, oldest.num_tokens) if oldest else None
+        output = scheduler.schedule()
+        scheduler.check_integrity()
+        chosen = [item.sequence for item in output.scheduled]
+        assert len(set(map(id, chosen))) == len(chosen), "scheduled twice"
+        assert not set(map(id, chosen)) & set(map(id, output.preempted)), "preempted and scheduled"
+        assert chosen or not self.alive, "work, but no progress"
+        assert oldest is None or oldest in chosen, f"{oldest} is the oldest and stands still since {before}"
+
+        num_prefilled = 0
+        for item in output.scheduled:
+            sequence, end = item.sequence, item.sequence.num_computed + item.num_new
+            assert sequence.status is Status.RUNNING
+            assert item.num_new > 0
+            assert end <= sequence.num_tokens
+            assert end <= len(sequence.block_table) * scheduler.pool.block_size
+            is_decoding = sequence.num_completion > 0 and item.num_new == 1 and item.completes
+            if not is_decoding:
+                num_prefilled += item.num_new
+                assert sequence.num_computed % scheduler.chunk == 0, "a chunk begins off its border"
+                assert end % scheduler.chunk == 0 or item.completes, "a chunk ends off its border"
+        assert num_prefilled <= scheduler.chunk, "a step longer than promised"
+        self._check_that_shared_blocks_are_not_written(chosen)
+        self._commit([(item.sequence, item.num_new, item.completes) for item in output.scheduled])
+        scheduler.check_integrity()
+
+    def _check_that_shared_blocks_are_not_written(self, chosen: list[Sequence]) -> None:
+        written = [
+            block
+            for s in chosen
+            for block in s.block_table[s.num_computed // self.scheduler.pool.block_size :]
+        ]
+        holders = [block for s in self.scheduler.running for block in s.block_table]
+        for block in written:
+            assert holders.count(block) == 1, f"block {block} is written and shared"
+
+    def _commit(self, computed: list[tuple[Sequence, int, bool]]) -> None:
+        for sequence, num_new, _ in computed:
+            sequence.num_computed += num_new
+        ready = [sequence for sequence, _, completes in computed if completes]
+        for sequence in list(ready):
+            for index in range(1, sequence.num_siblings + 1):
+                sibling = self._make(sequence.arrival[0], index, sequence.num_prompt, 0)
+                self.scheduler.fork(sequence, sibling)
+                if sibling.num_computed:
+                    ready.append(sibling)
+            sequence.num_siblings = 0
+        for sequence in ready:
+            sequence.append(1)
+            if sequence.num_completion == self.num_wanted[sequence.arrival]:
+                self.scheduler.remove(sequence)
+                del self.alive[sequence.arrival]
+
+
+ARRIVE = st.tuples(
+    st.just("arrive"), st.integers(1, 60), st.integers(1, 30), st.sampled_from([1, 1, 1, 2, 4])
+)
+ABORT = st.tuples(st.just("abort"), st.integers(0, 30), st.just(0), st.just(0))
+STEP = st.tuples(st.just("step"), st.integers(1, 6), st.just(0), st.just(0))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    num_blocks=st.integers(1, 12),
+    block_size=st.integers(1, 8),
+    max_num_seqs=st.integers(1, 5),
+    chunk=st.integers(1, 20),
+    operations=st.lists(st.one_of(ARRIVE, STEP, ABORT), max_size=25),
+)
+def test_every_sequence_ends_and_the_books_always_balance(
+    num_blocks: int,
+    block_size: int,
+    max_num_seqs: int,
+    chunk: int,
+    operations: list[tuple[str, int, int, int]],
+) -> None:
+    pool = BlockPool(num_blocks, block_size)
+    scheduler = Scheduler(pool, max_num_seqs=max_num_seqs, max_step_tokens=chunk)
+    life = Life(scheduler, max_length=num_blocks * block_size)
+    for name, first, second, third in operations:
+        if name == "arrive" and life.max_length > 1:
+            life.arrive(first, second, third)
+        elif name == "abort":
+            life.abort(first)
+        else:
+            for _ in range(first):
+                life.step()
+    # Alone, oldest first, each needs a step per chunk and one per token; preemption may repeat that for each.
+    bound = sum(s.num_tokens // chunk + 2 + life.max_length for s in life.alive.values()) * 4 + 50
+    bound *= 1 + max((s.num_siblings for s in life.alive.values()), default=0)
+    for _ in range(bound):
+        if not life.alive:
+            break
+        life.step()
+    assert not life.alive, f"still there after {bound} steps: {list(life.alive.values())}"
+    assert not scheduler.has_work
+    assert pool.num_free == num_blocks
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompts=st.lists(st.integers(1, 30), min_size=2, max_size=8),
+    num_blocks=st.integers(8, 14),
+    data=st.data(),
+)
+def test_sequences_of_equal_length_end_in_order_of_arrival_however_often_preempted(
+    prompts: list[int], num_blocks: int, data: st.DataObject
+) -> None:
+    """First come, first served: with the same prompt and completion nobody ends before one who came earlier."""
+    num_prompt = prompts[0]
+    scheduler = Scheduler(BlockPool(num_blocks, 4), max_num_seqs=4, max_step_tokens=8)
+    life = Life(scheduler, max_length=num_blocks * 4)
+    num_completion = data.draw(st.integers(1, 20))
+    for _ in prompts:
+        life.arrive(num_prompt, num_completion, 1)
+    ended: list[int] = []
+    for _ in range(3000):
+        before = set(life.alive)
+        life.step()
+        ended += [arrival for arrival, _ in sorted(before - set(life.alive))]
+        if not life.alive:
+            break
+    assert ended == sorted(ended)
+    assert len(ended) == len(prompts)

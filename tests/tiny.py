@@ -1,0 +1,155 @@
+"""A model small enough to run thousands of steps in a test, with the real code around it, and a byte tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence as ListOf
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.core import EngineCore
+from mezzo.engine.messages import AddRequest, SequenceOutput
+from mezzo.engine.runner import Runner
+from mezzo.engine.sampling_params import SamplingParams
+from mezzo.model.checkpoint import load_decoder
+from mezzo.model.config import ModelConfig
+from mezzo.model.decoder import Decoder
+from mezzo.model.kv_cache import KVCache
+
+CPU = torch.device("cpu")
+EOS = 256
+"""The one control token; ids below it are bytes."""
+VOCAB_SIZE = 260
+"""Three rows of the head stand for nothing: real checkpoints pad theirs too."""
+VOCABULARY = Vocabulary(
+    token_bytes=(*(bytes([i]) for i in range(256)), b""), eos_token_ids=frozenset({EOS})
+)
+
+HF_CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "eos_token_id": EOS,
+}
+
+
+def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> dict[str, torch.Tensor]:
+    """Return weights in the Hugging Face layout, large enough that attention and logits are far from uniform."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * scale
+
+    kv_rows = config.n_kv_heads * config.head_dim
+    query_rows = config.n_heads * config.head_dim
+    weights = {
+        "model.embed_tokens.weight": normal(config.vocab_size, config.dim),
+        "model.norm.weight": 1 + normal(config.dim),
+    }
+    if not config.tied_embeddings:
+        weights["lm_head.weight"] = normal(config.vocab_size, config.dim)
+    for layer in range(config.n_layers):
+        weights |= {
+            f"model.layers.{layer}.{name}": tensor
+            for name, tensor in {
+                "input_layernorm.weight": 1 + normal(config.dim),
+                "post_attention_layernorm.weight": 1 + normal(config.dim),
+                "self_attn.q_proj.weight": normal(query_rows, config.dim),
+                "self_attn.k_proj.weight": normal(kv_rows, config.dim),
+                "self_attn.v_proj.weight": normal(kv_rows, config.dim),
+                "self_attn.o_proj.weight": normal(config.dim, query_rows),
+                "mlp.gate_proj.weight": normal(config.hidden_dim, config.dim),
+                "mlp.up_proj.weight": normal(config.hidden_dim, config.dim),
+                "mlp.down_proj.weight": normal(config.dim, config.hidden_dim),
+            }.items()
+        }
+    return weights
+
+
+def write_checkpoint(folder: Path, **changes: Any) -> Path:
+    """Write a random checkpoint; `changes` are fields of its config.json."""
+    raw = HF_CONFIG | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(raw))
+    save_file(random_weights(ModelConfig.from_hf(raw)), folder / "model.safetensors")
+    return folder
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    return load_decoder(folder, ModelConfig.from_folder(folder), dtype=dtype, device=CPU)
+
+
+def make_core(
+    decoder: Decoder,
+    *,
+    num_blocks: int = 64,
+    block_size: int = 16,
+    max_num_seqs: int = 8,
+    max_step_tokens: int = 32,
+    vocabulary: Vocabulary = VOCABULARY,
+) -> EngineCore:
+    """Make an engine core with a cache of its own around a decoder."""
+    config = EngineConfig(
+        folder="unused", max_num_seqs=max_num_seqs, max_step_tokens=max_step_tokens, block_size=block_size
+    )
+    cache = KVCache(
+        decoder.config, num_blocks=num_blocks, block_size=block_size, dtype=decoder.dtype, device=CPU
+    )
+    return EngineCore(config, vocabulary, Runner(decoder, cache))
+
+
+def make_request(
+    request_id: str = "r", prompt: ListOf[int] | bytes = b"Hello there", *, n: int = 1, **params: Any
+) -> AddRequest:
+    """Make a request; greedy and of 16 tokens unless told otherwise."""
+    return AddRequest(
+        request_id=request_id,
+        prompt_token_ids=list(prompt),
+        params=SamplingParams(**{"max_tokens": 16, **params}),
+        n=n,
+    )
+
+
+class Collected:
+    """The outputs of many steps, by request and choice, with the rules of outputs checked on the way."""
+
+    def __init__(self) -> None:
+        self.texts: dict[tuple[str, int], str] = {}
+        self.num_tokens: dict[tuple[str, int], int] = {}
+        self.reasons: dict[tuple[str, int], str] = {}
+
+    def take(self, outputs: list[SequenceOutput]) -> None:
+        for output in outputs:
+            key = (output.request_id, output.index)
+            assert key not in self.reasons, f"an output of {key} after its last"
+            self.texts[key] = self.texts.get(key, "") + output.text
+            self.num_tokens[key] = self.num_tokens.get(key, 0) + output.num_tokens
+            if output.finish_reason is not None:
+                self.reasons[key] = output.finish_reason
+
+
+def run(core: EngineCore, *requests: AddRequest, max_steps: int = 5000) -> Collected:
+    """Add requests, step until nothing is left to do, and check the books after every step."""
+    collected = Collected()
+    for request in requests:
+        core.add(request)
+    for _ in range(max_steps):
+        if not core.has_work:
+            break
+        collected.take(core.step())
+        core.scheduler.check_integrity()
+    assert not core.has_work, "the engine does not come to an end"
+    expected = {(request.request_id, index) for request in requests for index in range(request.n)}
+    assert set(collected.reasons) == expected, "a choice without an end"
+    assert core.scheduler.pool.num_free == core.scheduler.pool.num_blocks
+    return collected
