@@ -19,6 +19,7 @@ from mezzo.engine.sequence import Sequence
 # is needed only when so many tokens do not reach top_p together.
 _NUCLEUS_FIRST_LOOK = 256
 _BUCKET = 256
+_SMALLEST_TEMPERATURE = torch.finfo(torch.float32).tiny
 
 
 @torch.inference_mode()
@@ -47,7 +48,9 @@ def draw(logits: Tensor, temperature: float, top_p: float, uniform: float) -> in
 
     logits (vocab_size,) float32. Source of the nucleus: arXiv 1904.09751.
     """
-    # The largest logit is subtracted first, so that a tiny temperature gives 0 and -inf, never inf.
+    # The largest logit is subtracted first, so that a tiny temperature gives 0 and -inf, never inf; one that is zero
+    # in float32 would give 0 / 0.
+    temperature = max(temperature, _SMALLEST_TEMPERATURE)
     probabilities = torch.softmax((logits - logits.max()) / temperature, dim=-1)
     if top_p < 1:
         return _draw_from_nucleus(probabilities, top_p, uniform)
