@@ -15,6 +15,9 @@ from torch import Tensor
 
 from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.linear import pad_rows
+
+_KEYS_AT_A_TIME = 512
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class SpanGroup:
     start          first row of the group in the batch; it has num_sequences * num_new rows
     gather_index   rows of the KV cache to read, as `KVCache.gather_index` makes them; None when the new tokens are
                    all there is (a whole prompt in one chunk): then nothing needs to be read back
-    mask           additive, (sequences, 1, rows, tokens), its rows being num_new for each query head of a key head;
-                   None when causal masking of a square is enough
+    mask           additive, (sequences, 1, rows, tokens), its rows being num_new for each query head of a key head,
+                   and those that `pad_rows` adds; None when causal masking of a square is enough
     """
 
     start: int
@@ -104,6 +107,8 @@ def _plan_group(
         return SpanGroup(start, 1, num_new, gather_index=None, mask=None)
 
     num_blocks = -(-max(lengths) // cache.block_size)
+    if num_new == 1 and dtype is torch.float32 and device.type == "cpu":
+        num_blocks = _blocks_that_do_not_tell(num_blocks, cache.block_size)
     # Short tables are padded with block 0: its numbers are finite and the mask hides them.
     tables = [(span.block_table + [0] * num_blocks)[:num_blocks] for span in spans]
     keys = torch.arange(num_blocks * cache.block_size, device=device)
@@ -113,10 +118,22 @@ def _plan_group(
     if window is not None:
         visible &= keys > queries - window
     mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))
-    mask = mask.repeat(1, 1, config.n_heads // config.n_kv_heads, 1)
+    mask = pad_rows(mask.repeat(1, 1, config.n_heads // config.n_kv_heads, 1))
     return SpanGroup(
         start, len(spans), num_new, cache.gather_index(torch.tensor(tables, device=device)), mask
     )
+
+
+def _blocks_that_do_not_tell(num_blocks: int, block_size: int) -> int:
+    """Round up so that a sequence is read with a number of keys that tells nothing of its group.
+
+    In float32 the CPU's matrix library splits a sum over keys by their number, and the sums round differently. Up to
+    512 keys that is the whole bucket; beyond, PyTorch's kernel works through 512 at a time, and only the last of
+    them must be full. Measured: tests/consistency/test_batch_invariance.py.
+    """
+    in_bucket = 1 << (num_blocks - 1).bit_length()
+    at_a_time = -(-_KEYS_AT_A_TIME // block_size)
+    return min(in_bucket, -(-num_blocks // at_a_time) * at_a_time)
 
 
 def attend(
@@ -154,7 +171,8 @@ def _attend_cached(queries: Tensor, keys: Tensor, values: Tensor, group: SpanGro
     """
     num_sequences, num_new = group.num_sequences, group.num_new
     n_kv_heads, head_dim = keys.shape[1], keys.shape[3]
-    q = queries.view(num_sequences, num_new, n_kv_heads, -1, head_dim).permute(0, 2, 3, 1, 4)
-    out = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=group.mask)
-    out = out.view(num_sequences, n_kv_heads, -1, num_new, head_dim).permute(0, 3, 1, 2, 4)
+    q = queries.view(num_sequences, num_new, n_kv_heads, -1, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    num_rows = q.shape[2]
+    out = F.scaled_dot_product_attention(pad_rows(q), keys, values, attn_mask=group.mask)[:, :, :num_rows]
+    out = out.reshape(num_sequences, n_kv_heads, -1, num_new, head_dim).permute(0, 3, 1, 2, 4)
     return out.reshape(num_sequences * num_new, -1)

@@ -14,6 +14,14 @@ from torch import Tensor, nn
 _ROWS_AT_ONCE = 4
 
 
+def pad_rows(x: Tensor) -> Tensor:
+    """Return x (..., rows, columns) with zero rows added where the number of rows would change the others' results."""
+    missing = -x.shape[-2] % _ROWS_AT_ONCE
+    if not missing or x.dtype is not torch.float32 or x.device.type != "cpu":
+        return x
+    return F.pad(x, (0, 0, 0, missing))
+
+
 class Linear(nn.Module):
     """`x @ weight.T`, without bias.
 
@@ -27,11 +35,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (rows, in_features) -> (rows, out_features), in x's dtype."""
-        rows = x.shape[0]
-        missing = -rows % _ROWS_AT_ONCE
-        if not missing or x.dtype is not torch.float32 or x.device.type != "cpu":
-            return F.linear(x, self.weight)
-        return F.linear(F.pad(x, (0, 0, 0, missing)), self.weight)[:rows]
+        return F.linear(pad_rows(x), self.weight)[: x.shape[0]]
 
 
 class Head(Linear):
