@@ -34,6 +34,8 @@ _LAYER = {
     "mlp.down_proj.weight": "feed_forward.w2.weight",
 }
 _LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)")
+# Other formats need scales beside them; a plain copy would load without a word and answer nonsense.
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Constants that older exporters saved beside the weights; the model computes them itself.
 _DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
@@ -48,9 +50,9 @@ def load_decoder(
 ) -> Decoder:
     """Load the weights in `folder` onto `device`, matrices as `dtype`.
 
-    `on_progress` is called with bytes read and bytes in all, after every tensor.
-    Raises: UnsupportedCheckpoint naming a tensor that is missing, unknown or of the wrong shape, or a file that
-    is damaged.
+    `on_progress` is called with bytes read and bytes in all, after every tensor and at the end.
+    Raises: UnsupportedCheckpoint naming a tensor that is missing, unknown or of the wrong shape or dtype, or a
+    file that is damaged.
     """
     with device:  # memory is allocated, not written: parameters begin uninitialised
         decoder = Decoder(config, dtype, device.type)
@@ -70,8 +72,11 @@ def load_decoder(
                 raise UnsupportedCheckpoint(
                     f"{name} has shape {tuple(tensor.shape)}, but the configuration makes it {tuple(target.shape)}"
                 )
+            if tensor.dtype not in _DTYPES:
+                raise UnsupportedCheckpoint(f"{name} has dtype {tensor.dtype}, which is not supported")
             target.copy_(tensor)
             seen.add(name)
+    on_progress(total, total)  # headers are no tensors
     if missing := sorted(_expected(config) - seen):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UnsupportedCheckpoint(f"{folder} lacks {missing[0]}{more}")
@@ -81,11 +86,14 @@ def load_decoder(
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a checkpoint: those of its index, else `model.safetensors`.
 
-    Raises: UnsupportedCheckpoint if there are none, or the index names a file that is not there.
+    Raises: UnsupportedCheckpoint if there are none, or the index is damaged or names a file that is not there.
     """
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnsupportedCheckpoint(f"{index} is damaged: {error!r}") from error
         if any(Path(name).name != name for name in names):
             raise UnsupportedCheckpoint(f"{index} names files outside its folder")
     else:
