@@ -86,6 +86,8 @@ class ModelConfig:
             raise UnsupportedCheckpoint(
                 f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}"
             )
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise UnsupportedCheckpoint(f"sliding_window must be at least 1, not {self.sliding_window}")
         if self.head_dim % 2:
             raise UnsupportedCheckpoint(f"rotary embedding needs an even head_dim, not {self.head_dim}")
 
@@ -104,6 +106,8 @@ class ModelConfig:
             raise UnsupportedCheckpoint(f"{folder} has no config.json") from None
         except (OSError, ValueError) as error:
             raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
+        if not isinstance(raw, dict):
+            raise UnsupportedCheckpoint(f"{path} holds no JSON object")
         return cls.from_hf(raw)
 
     @classmethod
@@ -122,6 +126,8 @@ class ModelConfig:
         for name in ("attention_bias", "mlp_bias"):
             if raw.get(name):
                 raise UnsupportedCheckpoint(f"{name} is not supported")
+        if raw.get("partial_rotary_factor") not in (None, 1.0):
+            raise UnsupportedCheckpoint("partial_rotary_factor is not supported")
         if raw.get("quantization_config"):
             raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
         if (
@@ -148,6 +154,8 @@ class ModelConfig:
             )
         except KeyError as error:
             raise UnsupportedCheckpoint(f"config.json lacks {error.args[0]}") from None
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise UnsupportedCheckpoint(f"config.json has a value that is not valid: {error}") from error
 
 
 _ROPE_KEYS = {
@@ -169,10 +177,13 @@ def _rope_from_hf(raw: dict[str, Any]) -> RopeConfig:
     original = given.get("original_max_position_embeddings")
     factor = given.get("factor")
     if kind == "yarn":
-        original = original or raw.get("max_position_embeddings")
+        original = original or raw["max_position_embeddings"]
         factor = factor or raw["max_position_embeddings"] / original
     elif kind == "linear" and factor is None:
         raise UnsupportedCheckpoint("rope type 'linear' needs a factor")
+    query_scale_beta = given.get("llama_4_scaling_beta") if raw.get("model_type") == "ministral3" else None
+    if query_scale_beta is not None and original is None:
+        raise UnsupportedCheckpoint("llama_4_scaling_beta needs original_max_position_embeddings")
     return RopeConfig(
         theta=float(given.get("rope_theta") or raw.get("rope_theta") or 10000.0),
         kind=kind,
@@ -184,5 +195,5 @@ def _rope_from_hf(raw: dict[str, Any]) -> RopeConfig:
         mscale_all_dim=given.get("mscale_all_dim"),
         attention_factor=given.get("attention_factor"),
         truncate=bool(given.get("truncate", True)),
-        query_scale_beta=given.get("llama_4_scaling_beta") if raw.get("model_type") == "ministral3" else None,
+        query_scale_beta=query_scale_beta,
     )
