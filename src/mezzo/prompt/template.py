@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from mezzo.prompt.tokenizer import TextTokenizer, UnsupportedTokenizer
+from mezzo.prompt.tokenizer import TextTokenizer, UnsupportedTokenizer, read_json
 
 Conversation = list[dict[str, Any]]
 
@@ -40,6 +41,7 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:
@@ -59,7 +61,7 @@ class ChatTemplate:
         """
         config: dict[str, Any] = {}
         if (path := folder / "tokenizer_config.json").is_file():
-            config = json.loads(path.read_text("utf-8"))
+            config = read_json(path)
         source: Any
         if (path := folder / "chat_template.jinja").is_file():
             source = path.read_text("utf-8")
@@ -91,7 +93,7 @@ class ChatTemplate:
             rendered = self._template.render(
                 messages=messages, add_generation_prompt=not continues_last, tools=None, **self._names
             )
-        except (TemplateError, TypeError, KeyError) as error:
+        except Exception as error:  # a foreign program on foreign data: whatever it raises, it refused
             raise TemplateRefusal(str(error)) from error
         if continues_last:
             head, found, _ = rendered.rpartition(guard.end)
@@ -103,7 +105,7 @@ class ChatTemplate:
             if control is not None:
                 token_ids.append(self._tokenizer.control_tokens[control])
             if text:
-                token_ids += self._tokenizer.encode(guard.restore(text))
+                token_ids += self._tokenizer.encode(guard.restore(text), is_beginning=control is None)
         return token_ids
 
     def _cut(self, rendered: str) -> Iterator[tuple[str | None, str]]:
@@ -149,9 +151,22 @@ class _Guard:
         return f"{self.mark}{len(self._taken) - 1}{self.mark}"
 
 
-def _to_json(value: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """As checkpoints' templates expect it: readable, not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _strftime_now(form: str) -> str:
+    """Return the local time; templates tell the model today's date with it."""
+    return datetime.now().astimezone().strftime(form)
 
 
 def _refuse(message: str) -> None:

@@ -18,6 +18,17 @@ class UnsupportedTokenizer(Exception):
     """The tokenizer is missing, damaged, or of a kind that is not supported; the message says which."""
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of a checkpoint. Raises: UnsupportedTokenizer if it holds no JSON object."""
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnsupportedTokenizer(f"{path} is damaged: {error}") from error
+    if not isinstance(raw, dict):
+        raise UnsupportedTokenizer(f"{path} is damaged: it holds no JSON object")
+    return raw
+
+
 class TextTokenizer:
     """A `tokenizers` tokenizer without any way to a control token.
 
@@ -28,34 +39,41 @@ class TextTokenizer:
         added = raw.get("added_tokens") or []
         self.control_tokens: dict[str, int] = {token["content"]: token["id"] for token in added}
         self._decoder = raw.get("decoder") or {}
-        # Marked special, every added token is left alone in text once `encode_special_tokens` is on.
-        raw = {**raw, "added_tokens": [{**token, "special": True} for token in added]}
-        try:
-            self._tokenizer = Tokenizer.from_str(json.dumps(raw))
-        except Exception as error:  # the library raises bare exceptions
-            raise UnsupportedTokenizer(f"tokenizer.json is not usable: {error}") from error
-        self._tokenizer.encode_special_tokens = True
+        # Tokens that are added but not special are text when the model says them: `<think>` for instance.
+        self._plain_ids = {token["id"] for token in added if not token.get("special")}
+        # Marked special, every added token is left alone in text once `encode_special_tokens` is on. A truncation that
+        # was saved with a tokenizer would cut prompts without a word.
+        raw = {
+            **raw,
+            "added_tokens": [{**token, "special": True} for token in added],
+            "truncation": None,
+            "padding": None,
+        }
+        self._tokenizer = _make_tokenizer(raw)
+        inner = _without_first_prefix(raw)
+        self._inner_tokenizer = self._tokenizer if inner == raw else _make_tokenizer(inner)
 
     @classmethod
     def from_folder(cls, folder: Path) -> TextTokenizer:
         """Read `folder/tokenizer.json`. Raises: UnsupportedTokenizer."""
-        try:
-            return cls(json.loads((folder / "tokenizer.json").read_text("utf-8")))
-        except FileNotFoundError:
-            raise UnsupportedTokenizer(f"{folder} has no tokenizer.json") from None
-        except ValueError as error:
-            raise UnsupportedTokenizer(f"{folder / 'tokenizer.json'} is damaged: {error}") from error
+        if not (path := folder / "tokenizer.json").is_file():
+            raise UnsupportedTokenizer(f"{folder} has no tokenizer.json")
+        return cls(read_json(path))
 
     @property
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of `text`, none of them a control token."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, is_beginning: bool = True) -> list[int]:
+        """Return the ids of `text`, none of them a control token.
+
+        `is_beginning`: the text stands at the beginning of its prompt, where some tokenizers put a space before it.
+        """
+        tokenizer = self._tokenizer if is_beginning else self._inner_tokenizer
+        return tokenizer.encode(text, add_special_tokens=False).ids
 
     def token_bytes(self) -> tuple[bytes, ...]:
-        """Return the bytes of every id, empty for control tokens.
+        """Return the bytes of every id, empty for special tokens.
 
         Raises: UnsupportedTokenizer if a token's bytes cannot be told without its neighbours.
         """
@@ -64,7 +82,9 @@ class TextTokenizer:
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         table = [b""] * (max(vocabulary.values()) + 1)
         for piece, token_id in vocabulary.items():
-            if token_id not in control_ids:
+            if token_id in self._plain_ids:
+                table[token_id] = piece.encode()
+            elif token_id not in control_ids:
                 table[token_id] = to_bytes(piece)
         return tuple(table)
 
@@ -77,6 +97,27 @@ class TextTokenizer:
         raise UnsupportedTokenizer(
             f"decoder {sorted(map(str, kinds))} is not supported; supported: ByteLevel, ByteFallback"
         )
+
+
+def _make_tokenizer(raw: dict[str, Any]) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps(raw))
+    except Exception as error:  # the library raises bare exceptions
+        raise UnsupportedTokenizer(f"tokenizer.json is not usable: {error}") from error
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _without_first_prefix(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return `raw` for text that follows a control token: what only the beginning of a prompt gets is not added."""
+    pre_tokenizer = raw.get("pre_tokenizer") or {}
+    steps = [
+        {**step, "prepend_scheme": "never"} if step.get("prepend_scheme") == "first" else step
+        for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    ]
+    if "pretokenizers" in pre_tokenizer:
+        return {**raw, "pre_tokenizer": {**pre_tokenizer, "pretokenizers": steps}}
+    return {**raw, "pre_tokenizer": steps[0] or None}
 
 
 def _byte_level_alphabet() -> dict[str, int]:
