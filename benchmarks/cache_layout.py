@@ -3,8 +3,8 @@
     python -m benchmarks.cache_layout [--threads 2]
 
 Decoding shapes of nano (9 query heads, 3 key heads, head_dim 64) in bfloat16; microseconds, medians of 25 calls.
-Columns: attention over keys that are contiguous already; over blocks gathered head-major, as built; over blocks gathered
-token-major, (tokens, heads, head_dim), the usual layout of GPU kernels; the gather of blocks alone.
+Columns: attention over keys that are contiguous already; over blocks gathered head-major, as built; over blocks
+gathered token-major, (tokens, heads, head_dim), the usual layout of GPU kernels; the gather of blocks alone.
 """
 
 from __future__ import annotations
