@@ -32,6 +32,8 @@ from mezzo.engine.messages import (
     encode_frame,
 )
 
+_WARM_UP_PROMPT = 32
+
 if TYPE_CHECKING:
     from mezzo.engine.core import EngineCore
 
@@ -106,6 +108,7 @@ def serve(connection: Connection) -> None:
     except (CannotLoad, UnsupportedCheckpoint, MemoryError) as error:
         connection.send(Failed(str(error) or "out of memory"))
         return
+    warm_up(EngineCore(start.config, start.vocabulary, runner))
     core = EngineCore(start.config, start.vocabulary, runner)
     decoder, cache = runner.decoder, runner.cache
     connection.send(
@@ -148,6 +151,19 @@ def _handle(core: EngineCore, message: ToEngine) -> list[SequenceOutput]:
                 for i in range(message.n)
             ]
     return []
+
+
+def warm_up(core: EngineCore) -> None:
+    """Generate a few tokens: one-time costs (kernels for a shape, thread pools) are paid before readiness."""
+    from mezzo.engine.sampling_params import SamplingParams  # noqa: PLC0415 - see serve()
+
+    num_prompt = min(_WARM_UP_PROMPT, core.max_context_length - 2)
+    if num_prompt < 1:
+        return
+    params = SamplingParams(temperature=1.0, top_p=0.9, seed=0, max_tokens=2)
+    core.add(AddRequest(request_id="warm-up", prompt_token_ids=[0] * num_prompt, params=params))
+    while core.has_work:
+        core.step()
 
 
 class ProgressReports:
