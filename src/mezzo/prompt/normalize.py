@@ -49,7 +49,7 @@ def _call(call_id: str | None, name: str, arguments: str | dict[str, Any]) -> di
     if isinstance(arguments, str):
         try:
             parsed = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = arguments  # what a model once wrote may be no JSON; it is shown to it as it was
         arguments = parsed
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
