@@ -37,30 +37,38 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 32,
         "beta_fast": 32.0, "beta_slow": 1.0}  # fmt: skip
-CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM, {}),
-    "llama-tied": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True, "rope_theta": 100000.0}),
-    "llama-own-head-dim": (LlamaConfig, LlamaForCausalLM, {"head_dim": 20}),
-    "llama-linear": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}}),
-    "llama-multi-head": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 6, "rms_norm_eps": 1e-3}),
-    "llama-multi-query": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 1, "num_hidden_layers": 1}),
-    "llama-yarn": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": YARN}),
-    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None, "head_dim": 16}),
-    "mistral-window": (MistralConfig, MistralForCausalLM, {"sliding_window": 7, "head_dim": 12}),
-    "mistral-window-one": (MistralConfig, MistralForCausalLM, {"sliding_window": 1}),
-    "mistral-yarn-untruncated": (MistralConfig, MistralForCausalLM,
-                      {"sliding_window": None, "rope_parameters": {**YARN, "truncate": False, "attention_factor": 1.3}}),
-    "ministral3": (Ministral3Config, Ministral3ForCausalLM,
-                   {"head_dim": 16, "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
-    "ministral3-tied-mscale": (Ministral3Config, Ministral3ForCausalLM,
-                   {"head_dim": 8, "tie_word_embeddings": True,
-                    "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2, "llama_4_scaling_beta": 0.4}}),
-}  # fmt: skip
+LLAMA, MISTRAL, MINISTRAL3 = (
+    (LlamaConfig, LlamaForCausalLM),
+    (MistralConfig, MistralForCausalLM),
+    (Ministral3Config, Ministral3ForCausalLM),
+)
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+MSCALE = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+OTHER_MSCALE = {**YARN, "mscale": 0.7, "mscale_all_dim": 1.2, "llama_4_scaling_beta": 0.4}
+UNTRUNCATED = {**YARN, "truncate": False, "attention_factor": 1.3}
+CASES: dict[str, tuple[tuple[Any, Any], dict[str, Any]]] = {
+    "llama": (LLAMA, {}),
+    "llama-tied": (LLAMA, {"tie_word_embeddings": True, "rope_theta": 100000.0}),
+    "llama-own-head-dim": (LLAMA, {"head_dim": 20}),
+    "llama-linear": (LLAMA, {"rope_parameters": LINEAR}),
+    "llama-multi-head": (LLAMA, {"num_key_value_heads": 6, "rms_norm_eps": 1e-3}),
+    "llama-multi-query": (LLAMA, {"num_key_value_heads": 1, "num_hidden_layers": 1}),
+    "llama-yarn": (LLAMA, {"rope_parameters": YARN}),
+    "mistral": (MISTRAL, {"sliding_window": None, "head_dim": 16}),
+    "mistral-window": (MISTRAL, {"sliding_window": 7, "head_dim": 12}),
+    "mistral-window-one": (MISTRAL, {"sliding_window": 1}),
+    "mistral-yarn-untruncated": (MISTRAL, {"sliding_window": None, "rope_parameters": UNTRUNCATED}),
+    "ministral3": (MINISTRAL3, {"head_dim": 16, "rope_parameters": MSCALE}),
+    "ministral3-tied": (
+        MINISTRAL3,
+        {"head_dim": 8, "tie_word_embeddings": True, "rope_parameters": OTHER_MSCALE},
+    ),
+}
 
 
 @pytest.fixture(params=CASES, scope="module")
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Decoder]:
-    config_class, model_class, changes = CASES[request.param]
+    (config_class, model_class), changes = CASES[request.param]
     torch.manual_seed(sum(map(ord, request.param)))
     reference = model_class(config_class(**{**SIZES, **changes})).eval()
     folder: Path = tmp_path_factory.mktemp(request.param)
@@ -123,7 +131,14 @@ def test_ragged_batch(pair: tuple[Any, Decoder]) -> None:
     ids = [tokens(90, 3), tokens(40, 4), tokens(130, 5)]
     run = Run(pair[1], num_sequences=3)
     ours: list[list[torch.Tensor]] = [[], [], []]
-    schedule = [{0: 50}, {0: 1, 1: 20}, {0: 1, 1: 1, 2: 33}, {1: 1, 0: 1, 2: 64}, {0: 1, 1: 1, 2: 1}, {2: 5, 1: 7}]
+    schedule = [
+        {0: 50},
+        {0: 1, 1: 20},
+        {0: 1, 1: 1, 2: 33},
+        {1: 1, 0: 1, 2: 64},
+        {0: 1, 1: 1, 2: 1},
+        {2: 5, 1: 7},
+    ]
     for lengths in schedule:
         chunks = {i: ids[i][run.lengths[i] : run.lengths[i] + n] for i, n in lengths.items()}
         logits = run.step(chunks).split(list(lengths.values()))

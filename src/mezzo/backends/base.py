@@ -91,7 +91,10 @@ class Generation(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Stop the work for this request. Does nothing when it has ended. Never raises."""
+        """Stop the work for this request; the iteration then ends, after what had been produced until now.
+
+        Does nothing when the request has ended. Never raises.
+        """
 
 
 class BackendFailed(Exception):
@@ -126,7 +129,9 @@ class Backend(Protocol):
     async def stop(self) -> None:
         """End every generation and every process. Safe to call twice."""
 
-    async def submit(self, request: ChatCompletionRequest, *, request_id: str, temperature: float) -> Generation:
+    async def submit(
+        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
+    ) -> Generation:
         """Admit a request. `temperature` is the request's, or the card's default.
 
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features

@@ -31,7 +31,10 @@ _ENCODE_INLINE_CHARS = 5_000
 
 
 def make_embedded_backend(
-    folder: CheckpointFolder, settings: Settings, *, on_loading: Callable[[int, int], None] = lambda loaded, total: None
+    folder: CheckpointFolder,
+    settings: Settings,
+    *,
+    on_loading: Callable[[int, int], None] = lambda loaded, total: None,
 ) -> EmbeddedBackend:
     """Make the backend of a checkpoint folder; its engine process is running, and importing, when this returns.
 
@@ -48,7 +51,10 @@ def make_embedded_backend(
         block_size=settings.block_size,
     )
     client = EngineClient(
-        config, max_queue=settings.max_queue, start_timeout_s=settings.engine_start_timeout_s, on_loading=on_loading
+        config,
+        max_queue=settings.max_queue,
+        start_timeout_s=settings.engine_start_timeout_s,
+        on_loading=on_loading,
     )
     client.spawn()
     return EmbeddedBackend(folder, client)
@@ -167,7 +173,8 @@ class EmbeddedGeneration:
 
 
 def _event(output: SequenceOutput) -> GenerationEvent:
-    if output.finish_reason is None:
+    # Nobody waits for the end of what was aborted; its last tokens still count.
+    if output.finish_reason is None or output.finish_reason == "abort":
         return TextDelta(output.index, output.text, output.num_tokens)
     return ChoiceFinished(output.index, output.text, output.num_tokens, output.finish_reason)
 

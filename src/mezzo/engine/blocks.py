@@ -62,4 +62,6 @@ class BlockPool:
                 counts[block] += 1
         assert counts == self._references, f"tables say {counts}, the pool says {self._references}"
         assert len(set(self._free)) == len(self._free), f"free list holds a block twice: {self._free}"
-        assert {b for b, n in enumerate(counts) if n == 0} == set(self._free), "free list is not what is unused"
+        assert {b for b, n in enumerate(counts) if n == 0} == set(self._free), (
+            "free list is not what is unused"
+        )

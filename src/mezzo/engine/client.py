@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 _STOP_TIMEOUT_S = 5.0
 _MAX_BACKOFF_S = 30.0
+# A request that comes while the engine loads or restarts waits this long before it is told to come back.
+_SUBMIT_PATIENCE_S = 30.0
 # An engine that lived this long was not killed by its own start.
 _HEALTHY_AFTER_S = 10.0
 
@@ -148,14 +150,14 @@ class EngineClient:
         """Load, and return when the engine takes requests. Raises: EngineUnavailable with the reason."""
         self._vocabulary = vocabulary
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
-        return await self._wait_until_ready()
+        return await self._wait_until_ready(self.start_timeout_s)
 
     async def submit(self, request: AddRequest) -> EngineStream:
         """Send a request, waiting while the engine loads or restarts.
 
         Raises: EngineFull, EngineUnavailable.
         """
-        await self._wait_until_ready()
+        await self._wait_until_ready(min(self.start_timeout_s, _SUBMIT_PATIENCE_S))
         num_sequences = sum(stream.num_unfinished for stream in self._streams.values())
         if num_sequences + request.n > self.config.max_num_seqs + self.max_queue:
             raise EngineFull(f"{num_sequences} sequences are running or queued")
@@ -165,8 +167,11 @@ class EngineClient:
         return stream
 
     def abort(self, request_id: str) -> None:
-        """Stop a request; the engine frees its place before its next step. Does nothing if it has ended."""
-        if self._streams.pop(request_id, None) is not None:
+        """Stop a request; the engine frees its place before its next step, and then its stream ends.
+
+        Does nothing if it has ended.
+        """
+        if request_id in self._streams:
             self._send(Abort(request_id))
 
     async def stop(self) -> None:
@@ -180,15 +185,15 @@ class EngineClient:
         self._fail_streams()
         await self._reap(_STOP_TIMEOUT_S)
 
-    async def _wait_until_ready(self) -> Ready:
-        deadline = time.monotonic() + self.start_timeout_s
+    async def _wait_until_ready(self, patience_s: float) -> Ready:
+        deadline = time.monotonic() + patience_s
         while not (self.state is State.READY and self.ready):
             if self.state in (State.FAILED, State.STOPPED):
                 raise EngineUnavailable(self._failure)
             try:
                 await asyncio.wait_for(self._state_changed.wait(), deadline - time.monotonic())
             except TimeoutError:
-                raise EngineUnavailable(f"the engine was not ready within {self.start_timeout_s:g} s") from None
+                raise EngineUnavailable(f"the engine was not ready within {patience_s:g} s") from None
         return self.ready
 
     async def _supervise(self) -> None:
@@ -203,12 +208,16 @@ class EngineClient:
             self._fail_streams()
             code = await self._reap(timeout_s=_STOP_TIMEOUT_S)
             if self.ready is None:
-                self._set_state(State.FAILED, self._failure or f"the engine process {_describe_exit(code)} while loading")
+                self._set_state(
+                    State.FAILED, self._failure or f"the engine process {_describe_exit(code)} while loading"
+                )
                 return
             lived_s = 0.0 if ready_at is None else time.monotonic() - ready_at
             backoff_s = 0.0 if lived_s > _HEALTHY_AFTER_S else min(2 * backoff_s + 0.5, _MAX_BACKOFF_S)
             self.num_restarts += 1
-            log.error("engine_died", exit=_describe_exit(code), restart_in_s=backoff_s, reason=self._failure or None)
+            log.error(
+                "engine_died", exit=_describe_exit(code), restart_in_s=backoff_s, reason=self._failure or None
+            )
 
     async def _run(self) -> float | None:
         """Talk to the process until its connection closes. Returns when it became ready, on the monotonic clock."""
@@ -228,7 +237,9 @@ class EngineClient:
                     ready_at = time.monotonic()
                     self.ready = message
                     self._set_state(State.READY, "")
-                    log.info("engine_ready", **{name: getattr(message, name) for name in message.__struct_fields__})
+                    log.info(
+                        "engine_ready", **{name: getattr(message, name) for name in message.__struct_fields__}
+                    )
                 elif isinstance(message, Loading):
                     self.on_loading(message.loaded, message.total)
                 elif isinstance(message, Failed):
@@ -244,7 +255,7 @@ class EngineClient:
         for output in outputs:
             stream = self._streams.get(output.request_id)
             if stream is None:
-                continue  # aborted while the step was running
+                continue  # not ours: the engine refused an id that was in use
             stream.push(output)
             if stream.num_unfinished == 0:
                 del self._streams[output.request_id]

@@ -16,8 +16,7 @@ from mezzo.engine.sequence import FinishReason, Sequence
 class EngineCore:
     """Continuous batching over one model.
 
-    Every request that `add` accepts ends in exactly one output with a finish reason per choice, unless `abort`
-    takes it out first.
+    Every request that `add` accepts ends in exactly one output with a finish reason per choice.
     """
 
     def __init__(self, config: EngineConfig, vocabulary: Vocabulary, runner: Runner) -> None:
@@ -65,7 +64,9 @@ class EngineCore:
         if request.request_id in self._requests:
             raise ValueError(f"request {request.request_id} is already running")
         if not 0 < num_prompt < self.max_context_length:
-            raise ValueError(f"a prompt of {num_prompt} tokens does not fit {self.max_context_length} positions")
+            raise ValueError(
+                f"a prompt of {num_prompt} tokens does not fit {self.max_context_length} positions"
+            )
         vocab_size = self.runner.decoder.config.vocab_size
         if not all(0 <= token_id < vocab_size for token_id in request.prompt_token_ids):
             raise ValueError(f"a token id is outside the vocabulary of {vocab_size}")
@@ -73,8 +74,7 @@ class EngineCore:
             raise ValueError("n must be at least 1")
         if request.params.max_tokens == 0:
             self._finished_early += [
-                SequenceOutput(request_id=request.request_id, index=i, text="", num_tokens=0, finish_reason="length")
-                for i in range(request.n)
+                _ended(request.request_id, index, "length") for index in range(request.n)
             ]
             return
         seed = request.params.seed if request.params.seed is not None else secrets.randbits(63)
@@ -92,11 +92,16 @@ class EngineCore:
         self._requests[request.request_id] = [first]
         self.scheduler.add(first)
 
-    def abort(self, request_id: str) -> None:
-        """Take a request out; its blocks are free at once. Unknown ids are ignored."""
+    def abort(self, request_id: str) -> list[SequenceOutput]:
+        """Take a request out; its blocks are free at once. Returns the end of each choice that had none yet.
+
+        Unknown ids are ignored: a request may end while its abort is under way.
+        """
+        indices: list[int] = []
         for sequence in self._requests.pop(request_id, ()):
             self.scheduler.remove(sequence)
-        self._finished_early = [output for output in self._finished_early if output.request_id != request_id]
+            indices += range(sequence.index, sequence.index + 1 + sequence.num_siblings)
+        return [_ended(request_id, index, "abort") for index in indices]
 
     def step(self) -> list[SequenceOutput]:
         """Compute one step and return what it added, sequence by sequence."""
@@ -179,3 +184,7 @@ class EngineCore:
         )
         self._requests[first.request_id].append(sibling)
         return sibling
+
+
+def _ended(request_id: str, index: int, reason: FinishReason) -> SequenceOutput:
+    return SequenceOutput(request_id=request_id, index=index, text="", num_tokens=0, finish_reason=reason)

@@ -59,7 +59,9 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         raise CannotLoad(f"device {name!r} is not known; use auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise CannotLoad(f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+        raise CannotLoad(
+            f"device {name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise CannotLoad("device 'mps' is not there")
     if device.type not in ("cpu", "cuda", "mps"):
@@ -86,7 +88,9 @@ def _cpu_multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def num_cache_blocks(config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
+def num_cache_blocks(
+    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> int:
     """Return how many blocks the cache gets.
 
     Never more than every sequence of the batch could fill, never fewer than one block. Raises: CannotLoad if not
@@ -102,7 +106,9 @@ def num_cache_blocks(config: EngineConfig, model: ModelConfig, dtype: torch.dtyp
         share = _available_memory() * _CACHE_SHARE_CPU
     blocks = min(most, int(share) // block_bytes)
     if blocks < 1:
-        raise CannotLoad(f"no memory for the KV cache: one block of {config.block_size} tokens is {block_bytes} bytes")
+        raise CannotLoad(
+            f"no memory for the KV cache: one block of {config.block_size} tokens is {block_bytes} bytes"
+        )
     return blocks
 
 

@@ -72,7 +72,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step added to one sequence. The last one carries a finish reason, and there is exactly one such."""
+    """What a step added to one sequence. The last one carries a finish reason, and there is exactly one such.
+
+    `abort` stands for a sequence that was taken out on request, `error` for one without a valid next token.
+    """
 
     request_id: str
     index: int
@@ -115,12 +118,14 @@ def encode_frame(message: ToEngine | FromEngine) -> bytes:
 
 def decode_to_engine(payload: bytes | memoryview) -> ToEngine:
     """Decode what the server sent. Raises: msgspec.DecodeError."""
-    return _to_engine.decode(payload)
+    message: ToEngine = _to_engine.decode(payload)
+    return message
 
 
 def decode_from_engine(payload: bytes | memoryview) -> FromEngine:
     """Decode what the engine sent. Raises: msgspec.DecodeError."""
-    return _from_engine.decode(payload)
+    message: FromEngine = _from_engine.decode(payload)
+    return message
 
 
 _to_engine: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToEngine)

@@ -10,6 +10,7 @@ from mezzo.model.attention import SequenceSpan, length_bucket, plan_attention
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
 
+
 class Runner:
     """A model and its KV cache on one device."""
 

@@ -76,7 +76,11 @@ class Scheduler:
         """Choose the next step's work and allocate its blocks."""
         output = SchedulerOutput()
         for sequence in list(self.running):
-            if sequence.status is Status.RUNNING and self._is_decoding(sequence) and self._make_room(sequence, output):
+            if (
+                sequence.status is Status.RUNNING
+                and self._is_decoding(sequence)
+                and self._make_room(sequence, output)
+            ):
                 output.scheduled.append(ScheduledSequence(sequence, 1))
         # A sequence may have been preempted by a later look at an older one; running is in order of arrival, so
         # only sequences after the one that needed room are ever preempted, and none of them is scheduled yet.

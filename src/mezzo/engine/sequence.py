@@ -9,7 +9,7 @@ from typing import Literal
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.text import TextStream
 
-FinishReason = Literal["stop", "length", "model_length", "error"]
+FinishReason = Literal["stop", "length", "model_length", "error", "abort"]
 
 
 class Status(enum.Enum):

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mezzo.engine.messages import (
     HEADER,
@@ -30,6 +31,11 @@ from mezzo.engine.messages import (
     decode_to_engine,
     encode_frame,
 )
+
+_WARM_UP_PROMPT = 32
+
+if TYPE_CHECKING:
+    from mezzo.engine.core import EngineCore
 
 
 class ServerGone(Exception):
@@ -102,6 +108,7 @@ def serve(connection: Connection) -> None:
     except (CannotLoad, UnsupportedCheckpoint, MemoryError) as error:
         connection.send(Failed(str(error) or "out of memory"))
         return
+    warm_up(EngineCore(start.config, start.vocabulary, runner))
     core = EngineCore(start.config, start.vocabulary, runner)
     decoder, cache = runner.decoder, runner.cache
     connection.send(
@@ -127,20 +134,36 @@ def serve(connection: Connection) -> None:
         connection.send(StepDone(outputs, core.stats))
 
 
-def _handle(core, message: ToEngine) -> list[SequenceOutput]:  # type: ignore[no-untyped-def]
+def _handle(core: EngineCore, message: ToEngine) -> list[SequenceOutput]:
+    """Do what the server asks; return the outputs that come of it without a step."""
     if isinstance(message, Abort):
-        core.abort(message.request_id)
-    elif isinstance(message, AddRequest):
+        return core.abort(message.request_id)
+    if isinstance(message, AddRequest):
         try:
             core.add(message)
         except ValueError as error:
             # The server checks before it sends; if the two ever disagree the request still ends, and visibly.
             print(f"mezzo engine: request refused: {error}", file=sys.stderr)  # noqa: T201
             return [
-                SequenceOutput(request_id=message.request_id, index=i, text="", num_tokens=0, finish_reason="error")
+                SequenceOutput(
+                    request_id=message.request_id, index=i, text="", num_tokens=0, finish_reason="error"
+                )
                 for i in range(message.n)
             ]
     return []
+
+
+def warm_up(core: EngineCore) -> None:
+    """Generate a few tokens: one-time costs (kernels for a shape, thread pools) are paid before readiness."""
+    from mezzo.engine.sampling_params import SamplingParams  # noqa: PLC0415 - see serve()
+
+    num_prompt = min(_WARM_UP_PROMPT, core.max_context_length - 2)
+    if num_prompt < 1:
+        return
+    params = SamplingParams(temperature=1.0, top_p=0.9, seed=0, max_tokens=2)
+    core.add(AddRequest(request_id="warm-up", prompt_token_ids=[0] * num_prompt, params=params))
+    while core.has_work:
+        core.step()
 
 
 class ProgressReports:

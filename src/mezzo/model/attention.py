@@ -114,10 +114,14 @@ def _plan_group(
         visible &= keys > queries - window
     mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))
     mask = mask.repeat(1, 1, config.n_heads // config.n_kv_heads, 1)
-    return SpanGroup(start, len(spans), num_new, cache.gather_index(torch.tensor(tables, device=device)), mask)
+    return SpanGroup(
+        start, len(spans), num_new, cache.gather_index(torch.tensor(tables, device=device)), mask
+    )
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, plan: AttentionPlan, cache: KVCache, layer: int) -> Tensor:
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, plan: AttentionPlan, cache: KVCache, layer: int
+) -> Tensor:
     """Store the step's keys and values, then attend.
 
     Shapes: queries (tokens, n_heads, head_dim); keys, values (tokens, n_kv_heads, head_dim); result

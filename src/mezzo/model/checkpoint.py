@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.decoder import Decoder
-from mezzo.model.rope import RotaryEmbedding
 
 _TOP = {
     "model.embed_tokens.weight": "tok_embeddings.weight",
@@ -53,13 +52,8 @@ def load_decoder(
     Raises: UnsupportedCheckpoint naming a tensor that is missing, unknown or of the wrong shape, or a file that
     is damaged.
     """
-    with torch.device("meta"):
+    with device:  # memory is allocated, not written: parameters begin uninitialised
         decoder = Decoder(config, dtype, device.type)
-    decoder.to_empty(device=device)  # allocates without filling, and unties
-    if config.tied_embeddings:
-        decoder.tok_embeddings.weight = decoder.output.weight
-    decoder.rotary = RotaryEmbedding(config.rope, config.head_dim).to(device)  # in no file
-
     parameters = dict(decoder.named_parameters(remove_duplicate=False))
     files = weight_files(folder)
     total = sum(file.stat().st_size for file in files)

@@ -70,11 +70,22 @@ class ModelConfig:
     rope: RopeConfig = field(default_factory=RopeConfig)
 
     def __post_init__(self) -> None:
-        for name in ("dim", "n_layers", "head_dim", "hidden_dim", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len"):
+        for name in (
+            "dim",
+            "n_layers",
+            "head_dim",
+            "hidden_dim",
+            "n_heads",
+            "n_kv_heads",
+            "vocab_size",
+            "max_seq_len",
+        ):
             if getattr(self, name) < 1:
                 raise UnsupportedCheckpoint(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.n_heads % self.n_kv_heads:
-            raise UnsupportedCheckpoint(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+            raise UnsupportedCheckpoint(
+                f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}"
+            )
         if self.head_dim % 2:
             raise UnsupportedCheckpoint(f"rotary embedding needs an even head_dim, not {self.head_dim}")
 
@@ -101,15 +112,22 @@ class ModelConfig:
         model_type = raw.get("model_type")
         if model_type not in SUPPORTED_MODEL_TYPES:
             supported = ", ".join(SUPPORTED_MODEL_TYPES)
-            raise UnsupportedCheckpoint(f"model type {model_type!r} is not supported; supported are {supported}")
+            raise UnsupportedCheckpoint(
+                f"model type {model_type!r} is not supported; supported are {supported}"
+            )
         if raw.get("hidden_act", "silu") != "silu":
-            raise UnsupportedCheckpoint(f"hidden_act {raw['hidden_act']!r} is not supported; supported is 'silu'")
+            raise UnsupportedCheckpoint(
+                f"hidden_act {raw['hidden_act']!r} is not supported; supported is 'silu'"
+            )
         for name in ("attention_bias", "mlp_bias"):
             if raw.get(name):
                 raise UnsupportedCheckpoint(f"{name} is not supported")
         if raw.get("quantization_config"):
             raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
-        if any(kind == "sliding_attention" for kind in raw.get("layer_types") or ()) and len(set(raw["layer_types"])) > 1:
+        if (
+            any(kind == "sliding_attention" for kind in raw.get("layer_types") or ())
+            and len(set(raw["layer_types"])) > 1
+        ):
             raise UnsupportedCheckpoint("layer_types: layers of different attention kinds are not supported")
         try:
             n_heads = int(raw["num_attention_heads"])
@@ -143,9 +161,11 @@ def _rope_from_hf(raw: dict[str, Any]) -> RopeConfig:
     given: dict[str, Any] = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
     if unknown := sorted(set(given) - _ROPE_KEYS):
         raise UnsupportedCheckpoint(f"rope parameter {unknown[0]!r} is not supported")
-    kind = given.get("rope_type") or given.get("type") or "default"
+    kind: Any = given.get("rope_type") or given.get("type") or "default"
     if kind not in ("default", "linear", "yarn"):
-        raise UnsupportedCheckpoint(f"rope type {kind!r} is not supported; supported are default, linear, yarn")
+        raise UnsupportedCheckpoint(
+            f"rope type {kind!r} is not supported; supported are default, linear, yarn"
+        )
     original = given.get("original_max_position_embeddings")
     factor = given.get("factor")
     if kind == "yarn":

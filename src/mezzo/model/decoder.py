@@ -20,6 +20,18 @@ from mezzo.model.linear import Head, Linear
 from mezzo.model.rope import RotaryEmbedding, rotate
 
 
+class Embedding(nn.Module):
+    """The vector of each token. Without nn.Embedding's initialisation, which costs seconds before the first load."""
+
+    def __init__(self, vocab_size: int, dim: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, dim, dtype=dtype))
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """token_ids (tokens,) -> (tokens, dim) float32, the residual stream's beginning."""
+        return F.embedding(token_ids, self.weight).float()
+
+
 class RMSNorm(nn.Module):
     """Root mean square normalisation (arXiv 1910.07467) of the residual stream, for the matrix that follows it."""
 
@@ -51,7 +63,7 @@ class Attention(nn.Module):
         """hidden (tokens, dim) -> (tokens, dim). Writes the tokens' keys and values into `cache`."""
         heads = self.wqkv(hidden).view(hidden.shape[0], -1, self.head_dim)
         rotated = rotate(heads[:, : self.n_heads + self.n_kv_heads], rope.cos, rope.sin)
-        queries, keys = rotated.split((self.n_heads, self.n_kv_heads), dim=1)
+        queries, keys = rotated[:, : self.n_heads], rotated[:, self.n_heads :]
         values = heads[:, self.n_heads + self.n_kv_heads :]
         if rope.query_scale is not None:
             queries = queries * rope.query_scale
@@ -93,14 +105,14 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
         """hidden (tokens, dim) float32 -> the same."""
         hidden = hidden + self.attention(self.attention_norm(hidden), rope, plan, cache)
-        return hidden + self.feed_forward(self.ffn_norm(hidden))
+        return hidden + self.feed_forward(self.ffn_norm(hidden))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
     """A Mistral-family language model.
 
-    `dtype` is that of the matrices and of the KV cache. Parameters are created uninitialised, on torch's current default
-    device; `mezzo.model.checkpoint` fills them. `device_type` is where the model will run.
+    `dtype` is that of the matrices and of the KV cache. Parameters are created uninitialised, on torch's current
+    default device; `mezzo.model.checkpoint` fills them. `device_type` is where the model will run.
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device_type: str) -> None:
@@ -108,7 +120,7 @@ class Decoder(nn.Module):
         self.config = config
         self.dtype = dtype
         self.output = Head(config.dim, config.vocab_size, dtype, device_type)
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim, dtype=self.output.weight.dtype)
+        self.tok_embeddings = Embedding(config.vocab_size, config.dim, self.output.weight.dtype)
         if config.tied_embeddings:
             self.tok_embeddings.weight = self.output.weight
         self.layers = nn.ModuleList(Block(config, layer, dtype) for layer in range(config.n_layers))
@@ -127,7 +139,7 @@ class Decoder(nn.Module):
         Shapes: token_ids, positions (tokens,) int64; logits_rows (rows,) int64, the tokens whose next token is
         wanted. Returns logits (rows, vocab_size) float32. Writes keys and values of all tokens into `cache`.
         """
-        hidden = self.tok_embeddings(token_ids).float()
+        hidden = self.tok_embeddings(token_ids)
         rope = RopeInputs(self.rotary, positions, self.dtype)
         for layer in self.layers:
             hidden = layer(hidden, rope, plan, cache)

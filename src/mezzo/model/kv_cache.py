@@ -8,6 +8,9 @@ that the blocks of a sequence, gathered by one row copy per head and block, are 
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,19 +21,25 @@ class KVCache:
     """Keys and values of all layers, `num_blocks` blocks of `block_size` positions each.
 
     Starts as zeros, never as uninitialised memory: positions that a mask hides are still multiplied by zero,
-    and zero times NaN is NaN. On the CPU, pages that were never written cost no memory.
+    and zero times NaN is NaN. On the CPU, pages that were never written cost neither time nor memory.
     """
 
     def __init__(
-        self, config: ModelConfig, *, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: ModelConfig,
+        *,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.num_heads = config.n_kv_heads
         self.head_dim = config.head_dim
         shape = (config.n_kv_heads * num_blocks * block_size, config.head_dim)
-        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
-        self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
+        self._keys = [_zeros(shape, dtype, device) for _ in range(config.n_layers)]
+        self._values = [_zeros(shape, dtype, device) for _ in range(config.n_layers)]
 
     def write_index(self, slots: Tensor) -> Tensor:
         """Turn `slots` (tokens,) into the rows that `write` fills, (tokens * n_kv_heads,). Once per step."""
@@ -72,3 +81,11 @@ class KVCache:
     def num_bytes(self) -> int:
         """Bytes of address space; on the CPU only the written part is resident."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
+
+
+def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Like torch.zeros, which on the CPU would write every page: NumPy leaves fresh pages to the system."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    num_bytes = math.prod(shape) * torch.finfo(dtype).bits // 8
+    return torch.from_numpy(np.zeros(num_bytes, dtype=np.uint8)).view(dtype).view(shape)

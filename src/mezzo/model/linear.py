@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _ROWS_AT_ONCE = 4
 
 
-class Linear(nn.Linear):
+class Linear(nn.Module):
     """`x @ weight.T`, without bias.
 
     A row's result is the same bits however many rows are computed with it: in float32 on the CPU the number of
@@ -22,7 +22,8 @@ class Linear(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
-        super().__init__(in_features, out_features, bias=False, dtype=dtype)
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """x (rows, in_features) -> (rows, out_features), in x's dtype."""

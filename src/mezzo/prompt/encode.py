@@ -20,7 +20,9 @@ class PromptEncoder:
     eos_token_ids   ids at which the model ends its answer
     """
 
-    def __init__(self, tokenizer: TextTokenizer, template: ChatTemplate, eos_token_ids: frozenset[int]) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, template: ChatTemplate, eos_token_ids: frozenset[int]
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.eos_token_ids = eos_token_ids
@@ -43,10 +45,13 @@ class PromptEncoder:
         )
         last = request.messages[-1]
         try:
-            return self.template.encode(messages, continues_last=isinstance(last, AssistantMessage) and last.prefix)
+            return self.template.encode(
+                messages, continues_last=isinstance(last, AssistantMessage) and last.prefix
+            )
         except TemplateRefusal as error:
             raise InvalidArguments(
-                f"The chat template of this model does not accept the messages: {str(error)[:200]}", param="messages"
+                f"The chat template of this model does not accept the messages: {str(error)[:200]}",
+                param="messages",
             ) from error
 
 

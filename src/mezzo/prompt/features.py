@@ -171,9 +171,7 @@ FIELDS: tuple[FieldSupport, ...] = (
     ),
     FieldSupport("prompt_logprobs", "refused", "Only null or false.", _only("prompt_logprobs", None, False)),
     FieldSupport("top_prompt_logprobs", "refused", "Only null or 0.", _only("top_prompt_logprobs", None, 0)),
-    FieldSupport(
-        "n", "honoured", f"Default: 1; at most {MAX_CHOICES}. The prompt is counted once."
-    ),
+    FieldSupport("n", "honoured", f"Default: 1; at most {MAX_CHOICES}. The prompt is counted once."),
     FieldSupport("prediction", "refused", "Only an empty `content`, which means off.", _check_prediction),
     FieldSupport(
         "parallel_tool_calls", "no effect", "Accepted: without callable tools there is no call to limit."

@@ -14,7 +14,9 @@ from mezzo.protocol.messages import AssistantMessage, Message, ToolMessage
 _SEPARATOR = "\n\n"
 
 
-def conversation(messages: Sequence[Message], *, safe_prompt: bool, renders_tool_calls: bool) -> list[dict[str, Any]]:
+def conversation(
+    messages: Sequence[Message], *, safe_prompt: bool, renders_tool_calls: bool
+) -> list[dict[str, Any]]:
     """Return messages as dicts with `role` and string `content`, in order.
 
     Neighbours of the same role are merged, except tool results. Calls of the assistant stand in `tool_calls` for a
@@ -27,7 +29,9 @@ def conversation(messages: Sequence[Message], *, safe_prompt: bool, renders_tool
     for message in messages:
         entry: dict[str, Any] = {"role": message.role, "content": text_of(message.content)}
         if isinstance(message, AssistantMessage) and message.tool_calls:
-            calls = [_call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls]
+            calls = [
+                _call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls
+            ]
             if renders_tool_calls:
                 entry["tool_calls"] = calls
             else:

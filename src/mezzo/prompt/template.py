@@ -46,7 +46,9 @@ class ChatTemplate:
             raise UnsupportedTokenizer(f"the chat template is not valid: {error}") from error
         self._tokenizer = tokenizer
         self._names = names
-        self._control = re.compile("|".join(re.escape(t) for t in sorted(tokenizer.control_tokens, key=len, reverse=True)) or "(?!)")
+        self._control = re.compile(
+            "|".join(re.escape(t) for t in sorted(tokenizer.control_tokens, key=len, reverse=True)) or "(?!)"
+        )
         self.renders_tool_calls = "tool_calls" in source
 
     @classmethod
@@ -58,6 +60,7 @@ class ChatTemplate:
         config: dict[str, Any] = {}
         if (path := folder / "tokenizer_config.json").is_file():
             config = json.loads(path.read_text("utf-8"))
+        source: Any
         if (path := folder / "chat_template.jinja").is_file():
             source = path.read_text("utf-8")
         else:
@@ -65,7 +68,9 @@ class ChatTemplate:
         if isinstance(source, list):  # several, by name
             source = next((t["template"] for t in source if t["name"] == "default"), None)
         if not isinstance(source, str):
-            raise UnsupportedTokenizer(f"{folder} has no chat template: it is not a chat model, or not a complete copy")
+            raise UnsupportedTokenizer(
+                f"{folder} has no chat template: it is not a chat model, or not a complete copy"
+            )
         names = {}
         for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
             token = config.get(name)

@@ -74,7 +74,9 @@ class TextTokenizer:
             return _byte_level_piece
         if "ByteFallback" in kinds:
             return _byte_fallback_piece
-        raise UnsupportedTokenizer(f"decoder {sorted(map(str, kinds))} is not supported; supported: ByteLevel, ByteFallback")
+        raise UnsupportedTokenizer(
+            f"decoder {sorted(map(str, kinds))} is not supported; supported: ByteLevel, ByteFallback"
+        )
 
 
 def _byte_level_alphabet() -> dict[str, int]:
@@ -83,7 +85,11 @@ def _byte_level_alphabet() -> dict[str, int]:
     Printable bytes stand for themselves; the others, in order, for the characters from U+0100 on.
     Source: the GPT-2 tokenizer, whose alphabet all byte-level tokenizers share.
     """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 

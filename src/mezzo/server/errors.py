@@ -64,7 +64,7 @@ def _cut(text: str) -> str:
 
 
 async def _answer_api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)  # noqa: S101  registered for this type
+    assert isinstance(error, ApiError)
     if not isinstance(error, RequestInvalid):  # its details quote the body
         _log.debug("refused", status=error.status, reason=error.message)
     return error_response(error)

@@ -1,0 +1,79 @@
+"""A whole comparison, and the check that its servers see the same prompts."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from benchmarks.client import Target
+from benchmarks.compare import compare, prompt_token_offsets
+from benchmarks.serve import LoadShape
+from benchmarks.servers import ServerSpec
+
+from benchmarks import results
+from tests.benchmarks.conftest import ScriptedServer
+from tests.benchmarks.events import DONE, event, usage
+
+# Counts the words of a message as its tokens, plus those of a template; answers with two tokens.
+SERVER = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        words = len(body["messages"][0]["content"].split()) + int(sys.argv[2])
+        usage = {"prompt_tokens": words, "completion_tokens": 2}
+        first = {"choices": [{"delta": {"content": "so"}, "finish_reason": None}]}
+        last = {"choices": [{"delta": {"content": " it"}, "finish_reason": "length"}], "usage": usage}
+        events = [json.dumps(first), json.dumps(last), "[DONE]"]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write("".join(f"data: {event}\\n\\n" for event in events).encode())
+    def log_message(self, *args):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_comparison_measures_every_server_in_every_round_and_records_it(
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(SERVER)
+    specs = []
+    for name, template_tokens in (("a", 3), ("b", 5)):
+        port = unused_tcp_port_factory()
+        start = shlex.join([sys.executable, str(script), str(port), str(template_tokens), "KEY"])
+        specs.append(ServerSpec(name, f"http://127.0.0.1:{port}", "KEY", "nano", f"{name} 1.0", start))
+    shape = LoadShape(concurrency=(1, 2), max_tokens=2, prefill_requests=1, prefill_sentences=3)
+
+    record = compare(specs, shape, rounds=1, topic="test")
+
+    assert sorted(turn.server for turn in record.turns) == ["a", "b"]
+    assert [[load.requests for load in turn.figures.loads] for turn in record.turns] == [[4, 4], [4, 4]]
+    assert record.turns[0].figures.loads[0].completion_tokens == 8
+    assert results.count_errors(record) == {"a": 0, "b": 0}
+    a, b = record.servers
+    assert (a.prompt_tokens_offset, b.prompt_tokens_offset) == (0, 2)
+    assert a.sample_text == "so it"
+    assert a.start_s is not None
+    assert a.memory_mib is not None
+    assert a.start_command is not None
+    assert "KEY" not in a.start_command
+    assert str(tmp_path) not in a.start_command
+
+
+async def test_servers_that_count_differently_are_not_compared(
+    scripted: ScriptedServer, other_scripted: ScriptedServer
+) -> None:
+    scripted.script = other_scripted.script = [event("a", "length", **usage(100, 1)), DONE]
+    targets = [Target("one", scripted.url, "nano"), Target("two", other_scripted.url, "nano")]
+    assert await prompt_token_offsets(targets, seed=1) == {"one": 0, "two": 0}
+
+    # The second of the three prompts has another length for this server.
+    odd_one = [event("a", "length", **usage(101, 1)), DONE]
+    other_scripted.scripts = [other_scripted.script, odd_one]
+    with pytest.raises(RuntimeError, match=r"two counts \[100, 101, 100\] tokens where one counts"):
+        await prompt_token_offsets(targets, seed=1)
