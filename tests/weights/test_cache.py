@@ -1,27 +1,14 @@
-"""Where the cache is, and what is said before a disk would be full."""
+"""What is said before a disk would be full."""
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
 
-import platformdirs
 import pytest
 
-from mezzo.weights import SilentProgress, WeightsError, default_home
+from mezzo.weights import SilentProgress, WeightsError
 from mezzo.weights.cache import disk_errors, exclusive, publish, require_free_space, work_folder
-
-
-def test_home_is_configured_or_the_platform_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MEZZO_HOME", str(tmp_path))
-    assert default_home() == tmp_path
-    monkeypatch.setenv("MEZZO_HOME", "relative")
-    assert default_home() == Path.cwd() / "relative"
-    monkeypatch.setenv("MEZZO_HOME", "~/x")
-    assert default_home() == Path.home() / "x"
-    for unset in (lambda: monkeypatch.setenv("MEZZO_HOME", ""), lambda: monkeypatch.delenv("MEZZO_HOME")):
-        unset()
-        assert default_home() == platformdirs.user_cache_path("mezzo")
 
 
 def test_too_little_room_is_told_before_the_work(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -258,8 +257,8 @@ class TestConversionUnderFire:
 STARTUP = """
 import sys
 from pathlib import Path
-from mezzo.weights import default_home, find_weights
-assert find_weights(sys.argv[1], default_home()) is not None
+from mezzo.weights import find_weights
+assert find_weights(sys.argv[1], Path(sys.argv[2])) is not None
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
@@ -268,10 +267,8 @@ def test_finding_imports_nothing_heavy(make_gguf: Callable[..., Path], tmp_path:
     path, home = make_gguf(), tmp_path / "home"
     folder = resolve_weights(str(path), home=home, progress=SILENT)
     for spec in (path, folder.path):
-        environment = {**os.environ, "MEZZO_HOME": str(home)}
         run = subprocess.run(
-            [sys.executable, "-c", STARTUP, str(spec)],
-            env=environment,
+            [sys.executable, "-c", STARTUP, str(spec), str(home)],
             capture_output=True,
             text=True,
             check=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import os
 import socket
 import subprocess
 import sys
@@ -33,6 +34,10 @@ from mezzo.engine.messages import (
 
 log = structlog.get_logger()
 
+# Threads that wait for each other sleep instead of spinning. A step has hundreds of such waits, and where any other
+# process wants a core (the server itself does) the spinning one keeps it from the thread that is waited for: a step
+# then takes 4 to 20 times as long. Measured: docs/decisions/0005-threads-that-sleep.md. An operator's own value wins.
+_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 _STOP_TIMEOUT_S = 5.0
 _MAX_BACKOFF_S = 30.0
 # A request that comes while the engine loads or restarts waits this long before it is told to come back.
@@ -142,6 +147,7 @@ class EngineClient:
                 [sys.executable, "-m", "mezzo.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env={**_WORKER_ENVIRONMENT, **os.environ},
                 stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
             )
         self._socket = ours

@@ -71,7 +71,10 @@ def serve_with(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket; nobody is answered before it is served. Raises: OSError."""
+    """Return a listening socket: connections wait until it is served, and no other server gets the address.
+
+    Raises: OSError.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -79,6 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
     except OSError:
         listener.close()
         raise

@@ -1,6 +1,5 @@
 """Weights on this machine: found, fetched, verified, converted once."""
 
-from mezzo.weights.cache import default_home
 from mezzo.weights.errors import WeightsError
 from mezzo.weights.folder import CheckpointFolder
 from mezzo.weights.progress import Progress, SilentProgress, console_progress
@@ -12,7 +11,6 @@ __all__ = [
     "SilentProgress",
     "WeightsError",
     "console_progress",
-    "default_home",
     "find_weights",
     "resolve_weights",
 ]

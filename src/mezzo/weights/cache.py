@@ -29,15 +29,6 @@ DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MORE_ROOM = "Free some space there, or set MEZZO_HOME to a folder on a disk with more room."
 
 
-def default_home() -> Path:
-    """Return the cache directory: MEZZO_HOME if set, else the platform's place for caches."""
-    if configured := os.environ.get("MEZZO_HOME"):
-        return Path(configured).expanduser().absolute()
-    from platformdirs import user_cache_path  # noqa: PLC0415 - not needed where MEZZO_HOME is set
-
-    return user_cache_path("mezzo")
-
-
 def checkpoint_key(name: str, sha256: str) -> str:
     """Name the conversion of one GGUF: `name` is for people, the hash and the version make it unique."""
     return f"{name}-{sha256[:16]}-v{CONVERTER_VERSION}"
