@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.sdk.conftest import StartServer
-from tests.sdk.serving import CONTEXT, Serving, chat, stream, wait_until
+from mezzo.weights import CheckpointFolder
+from tests.sdk.serving import ENDLESS, MODEL, SUBJECTS, Serving, chat, serving, stream, wait_until
 
 CITIES = [
     "Paris", "Rome", "Berlin", "Madrid", "Vienna", "Prague", "Warsaw", "Lisbon", "Dublin", "Oslo", "Bern",
@@ -56,8 +58,7 @@ def test_long_prompt_does_not_stall_running_streams(server: Serving) -> None:
                     raise StopReading(streamed)
 
             try:
-                # Without penalties the text would sooner or later end.
-                stream(server, chat(f"Count to {1000 + number}.", max_tokens=2000), on_chunk)
+                stream(server, chat(ENDLESS.format(SUBJECTS[number]), max_tokens=2000), on_chunk)
             except StopReading as stop:
                 return stop.args[0]
             raise AssertionError("the stream ended before the long prompt was read")
@@ -75,7 +76,9 @@ def test_long_prompt_does_not_stall_running_streams(server: Serving) -> None:
         times_s = [t for t in result.times_s if began_s <= t <= ended_s]
         # At least one token for each chunk of the prompt, 12 of 512 tokens, and no gap as long as several chunks.
         assert len(times_s) >= 8
-        gaps_s = [later - earlier for earlier, later in zip([began_s, *times_s], [*times_s, ended_s], strict=True)]
+        gaps_s = [
+            later - earlier for earlier, later in zip([began_s, *times_s], [*times_s, ended_s], strict=True)
+        ]
         assert max(gaps_s) < 0.6 * (ended_s - began_s)
     wait_until(server.is_idle)
 
@@ -84,34 +87,65 @@ class StopReading(Exception):
     """The client has seen enough and hangs up."""
 
 
-def test_prompt_fits_up_to_the_last_position(server: Serving) -> None:
-    request = chat("river " * 8100)
-    num_prompt = server.post(request | {"max_tokens": 1}).json()["usage"]["prompt_tokens"]
-    room = CONTEXT - num_prompt
-    assert 0 < room < 100
-    assert server.post(request | {"max_tokens": room + 1}).status_code == 400
-    answer = server.post(chat("river " * (8100 + room), max_tokens=1))
-    assert answer.status_code == 400
-    assert answer.json()["message"].endswith(f"too large for model with {CONTEXT} maximum context length")
+@pytest.fixture(scope="module")
+def narrow(
+    weights_home: Path, nano_folder: CheckpointFolder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    """A server with one place in the batch, one in the queue, and a cache of 512 tokens."""
+    settings = {"max_num_seqs": 1, "max_queue": 1, "kv_cache_tokens": 512}
+    with serving(weights_home, tmp_path_factory.mktemp("narrow"), **settings) as running:
+        yield running
 
 
-def test_full_queue_is_503_and_what_waits_is_answered(start: StartServer) -> None:
-    server = start(max_num_seqs=1, max_queue=1)
+def test_prompt_may_fill_the_context_but_for_one_token(narrow: Serving) -> None:
+    """Nothing is ever cut: neither to fit the model's context nor, as here, a cache that is smaller."""
+    assert narrow.client.get(f"/v1/models/{MODEL}").json()["max_context_length"] == 512
+    request = {"model": MODEL, "temperature": 0}
+
+    def of_length(num_tokens: int) -> list[dict[str, Any]]:
+        """Return messages whose prompt has so many tokens, and that nano goes on with rather than ends."""
+        begun = {"role": "assistant", "content": " river" * (num_tokens - around), "prefix": True}
+        return [{"role": "user", "content": "Go on."}, begun]
+
+    around = 0
+    around = (
+        narrow.post(request | {"messages": of_length(1), "max_tokens": 1}).json()["usage"]["prompt_tokens"]
+        - 1
+    )
+
+    full = narrow.post(request | {"messages": of_length(511)}).json()
+    assert full["usage"]["prompt_tokens"] == 511
+    assert full["usage"]["completion_tokens"] == 1
+    assert full["choices"][0]["finish_reason"] == "model_length"
+    assert narrow.post(request | {"messages": of_length(511), "max_tokens": 1}).status_code == 200
+    assert (
+        narrow.post(request | {"messages": of_length(511), "max_tokens": 2}).json()["param"] == "max_tokens"
+    )
+    over = narrow.post(request | {"messages": of_length(512)})
+    assert over.status_code == 400
+    assert over.json()["message"] == (
+        "Prompt contains 512 tokens and 0 draft tokens, too large for model with 512 maximum context length"
+    )
+
+
+def test_full_queue_is_503_and_what_waits_is_answered(narrow: Serving) -> None:
     with ThreadPoolExecutor(2) as pool:
         running = threading.Event()
-        first = pool.submit(stream, server, chat(max_tokens=60), lambda streamed: running.set())
+        first = pool.submit(
+            stream, narrow, chat(ENDLESS.format("fox"), max_tokens=60), lambda streamed: running.set()
+        )
         assert running.wait(60)
-        waiting = pool.submit(stream, server, chat("Tell me about lakes.", max_tokens=4))
-        wait_until(lambda: server.metric("mezzo_sequences_waiting") == 1, 10)
+        waiting = pool.submit(stream, narrow, chat(ENDLESS.format("king"), max_tokens=4))
+        wait_until(lambda: narrow.metric("mezzo_sequences_waiting") == 1, 10)
         for is_stream in (False, True):
-            refused = server.post(chat(stream=is_stream))
+            refused = narrow.post(chat(stream=is_stream))
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) >= 1
             assert (refused.json()["type"], refused.json()["code"]) == ("internal_server_error", "3800")
         assert first.result(60).finish_reason == waiting.result(60).finish_reason == "length"
-    assert server.post(chat(n=2)).status_code == 200
-    assert server.post(chat(n=3)).status_code == 503
-    wait_until(server.is_idle)
+    assert narrow.post(chat(n=2)).status_code == 200
+    assert narrow.post(chat(n=3)).status_code == 503
+    wait_until(narrow.is_idle)
 
 
 def test_seeds_hold_in_a_batch_of_choices(server: Serving) -> None:
@@ -124,7 +158,11 @@ def test_seeds_hold_in_a_batch_of_choices(server: Serving) -> None:
 
 @pytest.mark.parametrize("number", range(3))
 def test_text_of_many_scripts_is_whole_in_every_chunk(server: Serving, number: int) -> None:
-    prompt = ["Écris en français: été, déjà, où.", "日本語で答えてください。", "Answer only with emoji: 🐎🏽🇪🇺👩‍👩‍👧"][number]
+    prompt = [
+        "Écris en français: été, déjà, où.",
+        "日本語で答えてください。",
+        "Answer only with emoji: 🐎🏽🇪🇺👩‍👩‍👧",
+    ][number]
     request = chat(prompt, max_tokens=24, temperature=1.0, random_seed=number)
     whole = server.post(request).json()["choices"][0]["message"]["content"]
     assert stream(server, request).text == whole

@@ -11,7 +11,7 @@ from typing import Any
 from mistralai.client import Mistral
 
 from tests.sdk.conftest import StartServer
-from tests.sdk.serving import KEY, MODEL, Serving, Streamed, chat, stream, wait_until
+from tests.sdk.serving import ENDLESS, KEY, MODEL, SUBJECTS, Serving, Streamed, chat, stream, wait_until
 
 
 def run_streams(server: Serving, pool: ThreadPoolExecutor, count: int, **fields: Any) -> list[Any]:
@@ -22,7 +22,8 @@ def run_streams(server: Serving, pool: ThreadPoolExecutor, count: int, **fields:
         if len(streamed.chunks) == 3:
             running.release()
 
-    futures = [pool.submit(stream, server, chat(f"List {i + 20} rivers.", **fields), on_chunk) for i in range(count)]
+    prompts = [ENDLESS.format(SUBJECTS[i % len(SUBJECTS)]) for i in range(count)]
+    futures = [pool.submit(stream, server, chat(prompt, **fields), on_chunk) for prompt in prompts]
     for _ in futures:
         assert running.acquire(timeout=60)
     return futures
@@ -34,7 +35,7 @@ class TestEngine:
         (engine,) = server.engine_pids()
         with ThreadPoolExecutor(9) as pool:
             streams = run_streams(server, pool, 8, max_tokens=2000)
-            plain = pool.submit(server.post, chat("Tell me about lakes.", max_tokens=2000))
+            plain = pool.submit(server.post, chat(ENDLESS.format("fox"), max_tokens=2000))
             wait_until(lambda: server.metric("mezzo_sequences_running") == 9, 10)
             os.kill(engine, signal.SIGKILL)
             for future in streams:
@@ -60,8 +61,9 @@ class TestEngine:
         assert not [process for process in server.processes() if "Z" in process.state]
         wait_until(server.is_idle)
 
-        # And once more, at rest: who asks next waits for the engine instead of being refused.
+        # And once more, at rest: who asks while it loads waits for it instead of being refused.
         os.kill(successor, signal.SIGKILL)
+        wait_until(lambda: server.client.get("/readyz").status_code == 503)
         assert server.post(chat()).status_code == 200
         assert server.metric("mezzo_engine_restarts_total") == 2
         assert server.client.get("/readyz").status_code == 200

@@ -64,7 +64,9 @@ def test_answer_nobody_waits_for_is_not_finished(server: Serving, content: str) 
 
 
 def test_crowd_that_leaves_at_once(server: Serving) -> None:
-    connections = [send(server, chat(f"Tell me {i} things.", max_tokens=4000, stream=True)) for i in range(40)]
+    connections = [
+        send(server, chat(f"Tell me {i} things.", max_tokens=4000, stream=True)) for i in range(40)
+    ]
     wait_until(lambda: server.metric("mezzo_sequences_running") == 32, 30)
     assert server.metric("mezzo_sequences_waiting") == 8
     for connection in connections:
