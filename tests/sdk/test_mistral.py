@@ -187,13 +187,14 @@ class TestSampling:
         assert greedy.text == nucleus.text
 
     @pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
-    def test_penalties_make_repetition_rarer(self, mistral: Mistral, penalty: str) -> None:
-        begun = {"role": "assistant", "content": "banana banana banana banana banana", "prefix": True}
-        messages = [{"role": "user", "content": "Write banana again and again."}, begun]
-        plain = complete(mistral, messages, temperature=0, max_tokens=16).text
-        punished = complete(mistral, messages, temperature=0, max_tokens=16, **{penalty: 2}).text
-        assert punished.count("banana") < plain.count("banana")
-        assert complete(mistral, messages, temperature=0, max_tokens=16, **{penalty: 0}).text == plain
+    def test_penalties_decide_how_much_is_repeated(self, mistral: Mistral, full: str, penalty: str) -> None:
+        rare, frequent = (
+            complete(mistral, STORY, temperature=0, max_tokens=40, **{penalty: value}).text
+            for value in (2, -2)
+        )
+        assert num_distinct_words(frequent) < num_distinct_words(full) <= num_distinct_words(rare)
+        assert rare != full
+        assert complete(mistral, STORY, temperature=0, max_tokens=40, **{penalty: 0}).text == full
 
     def test_choices_are_different_and_counted(self, mistral: Mistral) -> None:
         fields = {"temperature": 1.2, "random_seed": 3, "max_tokens": 12}
@@ -213,6 +214,10 @@ class TestSampling:
             by_index[chunk.choices[0].index] += chunk.choices[0].delta.content
         assert by_index == texts
         assert chunks[-1].usage == answer.usage
+
+
+def num_distinct_words(text: str) -> int:
+    return len(set(text.lower().split()))
 
 
 class TestPrompt:
