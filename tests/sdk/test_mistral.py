@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 from mistralai.client import Mistral
 from mistralai.client import models as wire
 from mistralai.client.errors import HTTPValidationError, SDKError
+from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
 from tests.sdk.serving import CONTEXT, KEY, MODEL, MODEL_ID, Serving, chat
@@ -187,13 +189,15 @@ class TestSampling:
         assert greedy.text == nucleus.text
 
     @pytest.mark.parametrize("penalty", ["frequency_penalty", "presence_penalty"])
-    def test_penalties_make_repetition_rarer(self, mistral: Mistral, penalty: str) -> None:
-        begun = {"role": "assistant", "content": "banana banana banana banana banana", "prefix": True}
-        messages = [{"role": "user", "content": "Write banana again and again."}, begun]
-        plain = complete(mistral, messages, temperature=0, max_tokens=16).text
-        punished = complete(mistral, messages, temperature=0, max_tokens=16, **{penalty: 2}).text
-        assert punished.count("banana") < plain.count("banana")
-        assert complete(mistral, messages, temperature=0, max_tokens=16, **{penalty: 0}).text == plain
+    def test_penalties_decide_how_much_is_repeated(self, mistral: Mistral, full: str, penalty: str) -> None:
+        rare, frequent = (
+            complete(mistral, STORY, temperature=0, max_tokens=40, **{penalty: value}).text
+            for value in (2, -2)
+        )
+        assert num_distinct_words(frequent) < num_distinct_words(rare)
+        assert frequent != full
+        assert rare != full
+        assert complete(mistral, STORY, temperature=0, max_tokens=40, **{penalty: 0}).text == full
 
     def test_choices_are_different_and_counted(self, mistral: Mistral) -> None:
         fields = {"temperature": 1.2, "random_seed": 3, "max_tokens": 12}
@@ -213,6 +217,10 @@ class TestSampling:
             by_index[chunk.choices[0].index] += chunk.choices[0].delta.content
         assert by_index == texts
         assert chunks[-1].usage == answer.usage
+
+
+def num_distinct_words(text: str) -> int:
+    return len(set(text.lower().split()))
 
 
 class TestPrompt:
@@ -244,6 +252,43 @@ class TestPrompt:
         assert complete(mistral, [SYSTEM, *STORY], max_tokens=1, safe_prompt=True).usage.prompt_tokens > (
             plain.usage.prompt_tokens + 20
         )
+
+
+def assert_nothing_is_lost(model: type[BaseModel], data: Any) -> None:
+    """Check that the SDK's type takes `data` as it is, type by type, and has a place for all of it."""
+
+    def check(sent: Any, read: Any) -> None:
+        if isinstance(sent, dict):
+            for name, value in sent.items():
+                check(value, read[name])
+        elif isinstance(sent, list):
+            for value, read_value in zip(sent, read, strict=True):
+                check(value, read_value)
+        else:
+            assert (sent, type(sent)) == (read, type(read))
+
+    parsed = model.model_validate_json(json.dumps(data), strict=True)
+    check(data, json.loads(parsed.model_dump_json(by_alias=True)))
+
+
+class TestShapes:
+    def test_answers(self, server: Serving) -> None:
+        for name in (MODEL, "mistral-medium"):
+            answer = server.post(chat(model=name, n=2)).json()
+            assert_nothing_is_lost(wire.ChatCompletionResponse, answer)
+
+    def test_chunks(self, server: Serving) -> None:
+        *frames, _, _ = server.post(chat(n=2, stream=True)).text.split("\n\n")
+        for frame in frames:
+            chunk = json.loads(frame.removeprefix("data: "))
+            chunk.pop("p", None)  # padding, which clients ignore
+            assert_nothing_is_lost(wire.CompletionChunk, chunk)
+
+    def test_models(self, server: Serving) -> None:
+        cards = server.client.get("/v1/models").json()
+        assert_nothing_is_lost(wire.ModelList, cards)
+        for card in cards["data"]:
+            assert_nothing_is_lost(wire.BaseModelCard, server.client.get(f"/v1/models/{card['id']}").json())
 
 
 class TestModels:
