@@ -45,7 +45,12 @@ def test_logits_are_the_same_bits_alone_and_in_any_batch(folder: Path, dtype: st
     result = subprocess.run(
         [sys.executable, "-m", "tests.consistency.test_batch_invariance", str(folder), dtype, str(threads)],
         cwd=root,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(threads)},
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -106,7 +111,11 @@ def main() -> None:
     rng = random.Random(7)
     requests = make_requests(rng)
     alone = {r.request_id: trace(decoder, [r], [0])[r.request_id] for r in requests}
-    for arrivals in ([0] * len(requests), [rng.randrange(30) for _ in requests], [rng.randrange(90) for _ in requests]):
+    for arrivals in (
+        [0] * len(requests),
+        [rng.randrange(30) for _ in requests],
+        [rng.randrange(90) for _ in requests],
+    ):
         order = rng.sample(requests, len(requests))
         for request_id, logits in trace(decoder, order, arrivals).items():
             same = torch.equal(logits, alone[request_id])

@@ -109,7 +109,9 @@ async def test_ready_says_what_was_loaded(client: EngineClient) -> None:
 async def test_a_process_gives_the_text_of_the_core(client: EngineClient) -> None:
     """Alone, and several at once with several choices."""
     requests = [
-        make_request(f"same{i}", bytes(range(40, 50 + i)), n=1 + i % 2, temperature=0.4 * i, seed=i, max_tokens=20)
+        make_request(
+            f"same{i}", bytes(range(40, 50 + i)), n=1 + i % 2, temperature=0.4 * i, seed=i, max_tokens=20
+        )
         for i in range(3)
     ]
     expected = run(make_core(load(Path(client.config.folder)), max_num_seqs=4), *requests)
@@ -155,11 +157,15 @@ async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(client: E
         client.abort(stream.request_id)
     for stream in streams:
         assert set((await read(stream)).reasons.values()) == {"abort"}
-    assert (await read(await client.submit(make_request("again", max_tokens=3)))).num_tokens == {("again", 0): 3}
+    assert (await read(await client.submit(make_request("again", max_tokens=3)))).num_tokens == {
+        ("again", 0): 3
+    }
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-async def test_signals_that_stop_a_server_leave_the_engine_alone(client: EngineClient, signal_number: int) -> None:
+async def test_signals_that_stop_a_server_leave_the_engine_alone(
+    client: EngineClient, signal_number: int
+) -> None:
     assert client.pid is not None
     _, outputs = await begun(client, make_request("during", max_tokens=LONG))
     os.kill(client.pid, signal_number)
@@ -177,7 +183,9 @@ async def test_a_request_that_the_engine_refuses_ends_with_an_error(client: Engi
     assert set(collected.reasons.values()) == {"error"}
 
 
-async def test_kill_9_fails_every_running_stream_and_the_next_request_is_answered(client: EngineClient) -> None:
+async def test_kill_9_fails_every_running_stream_and_the_next_request_is_answered(
+    client: EngineClient,
+) -> None:
     """Last of those that share a process."""
     begun_streams = [await begun(client, make_request(f"victim{i}", max_tokens=LONG)) for i in range(3)]
     queued = await client.submit(make_request("queued", n=4, max_tokens=LONG))
@@ -257,7 +265,9 @@ async def test_an_engine_that_dies_while_loading_is_unavailable_and_not_tried_ag
     try:
         assert client.pid is not None
         os.kill(client.pid, signal.SIGKILL)
-        with pytest.raises(EngineUnavailable, match="the engine process was killed by signal 9 while loading"):
+        with pytest.raises(
+            EngineUnavailable, match="the engine process was killed by signal 9 while loading"
+        ):
             await client.start(VOCABULARY)
         assert client.num_restarts == 0
     finally:
@@ -268,7 +278,7 @@ async def test_an_engine_that_dies_while_loading_is_unavailable_and_not_tried_ag
 async def test_an_engine_leaves_when_the_socket_closes(folder: Path, num_requests: int) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - the test waits for nothing else
             [sys.executable, "-m", "mezzo.engine.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -282,7 +292,9 @@ async def test_an_engine_leaves_when_the_socket_closes(folder: Path, num_request
                 pass
             for i in range(num_requests):
                 params = SamplingParams(max_tokens=LONG)
-                ours.sendall(encode_frame(AddRequest(request_id=str(i), prompt_token_ids=[1, 2], params=params)))
+                ours.sendall(
+                    encode_frame(AddRequest(request_id=str(i), prompt_token_ids=[1, 2], params=params))
+                )
             if num_requests:
                 _next_message(received)
             received.close()
@@ -315,7 +327,7 @@ async def test_a_server_that_is_killed_leaves_no_orphan(folder: Path) -> None:
         asyncio.run(main())
         """
     )
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", script, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
