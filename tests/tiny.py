@@ -25,9 +25,7 @@ EOS = 256
 """The one control token; ids below it are bytes."""
 VOCAB_SIZE = 260
 """Three rows of the head stand for nothing: real checkpoints pad theirs too."""
-VOCABULARY = Vocabulary(
-    token_bytes=(*(bytes([i]) for i in range(256)), b""), eos_token_ids=frozenset({EOS})
-)
+VOCABULARY = Vocabulary(token_bytes=(*(bytes([i]) for i in range(256)), b""), eos_token_ids=frozenset({EOS}))
 
 HF_CONFIG: dict[str, Any] = {
     "model_type": "llama",

@@ -1,8 +1,8 @@
 """The same request alone and in a full batch: the same bits, on the CPU.
 
 How far it goes: for every request, the logits of every step are compared bit by bit between a run alone and runs in
-batches that differ in company, in order and in who joins and leaves when; in bfloat16 and float32, with one thread and with
-two. It holds as long as nobody is preempted (tokens computed again in a chunk round differently; text was the same
+batches that differ in company, in order and in who joins and leaves when; in bfloat16 and float32, with one thread and
+with two. It holds as long as nobody is preempted (tokens computed again in a chunk round differently; text was the same
 in float32 in all our runs, which tests/engine/test_core.py checks) and the number of threads stays.
 
 Each combination is a process of its own: the number of threads is a fact about a process.
@@ -45,7 +45,13 @@ def test_logits_are_the_same_bits_alone_and_in_any_batch(folder: Path, dtype: st
     result = subprocess.run(
         [sys.executable, "-m", "tests.consistency.test_batch_invariance", str(folder), dtype, str(threads)],
         cwd=root,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(threads)},
+        # Passive, as the engine process runs: threads that spin slow each other down on a busy machine.
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "passive",
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -106,12 +112,16 @@ def main() -> None:
     rng = random.Random(7)
     requests = make_requests(rng)
     alone = {r.request_id: trace(decoder, [r], [0])[r.request_id] for r in requests}
-    for arrivals in ([0] * len(requests), [rng.randrange(30) for _ in requests], [rng.randrange(90) for _ in requests]):
+    for arrivals in (
+        [0] * len(requests),
+        [rng.randrange(30) for _ in requests],
+        [rng.randrange(90) for _ in requests],
+    ):
         order = rng.sample(requests, len(requests))
         for request_id, logits in trace(decoder, order, arrivals).items():
             same = torch.equal(logits, alone[request_id])
             assert same, f"{request_id}: {(logits - alone[request_id]).abs().max()} apart"
-    print("identical")
+    sys.stdout.write("identical")
 
 
 if __name__ == "__main__":

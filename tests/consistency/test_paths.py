@@ -35,7 +35,9 @@ def whole_logits(decoder: Decoder, token_ids: list[int]) -> torch.Tensor:
 
 def chunked_logits(decoder: Decoder, token_ids: list[int], chunk: int, block_size: int = 16) -> torch.Tensor:
     num_blocks = -(-len(token_ids) // block_size)
-    cache = KVCache(decoder.config, num_blocks=num_blocks, block_size=block_size, dtype=decoder.dtype, device=CPU)
+    cache = KVCache(
+        decoder.config, num_blocks=num_blocks, block_size=block_size, dtype=decoder.dtype, device=CPU
+    )
     table = list(range(num_blocks))[::-1]
     rows = []
     for start in range(0, len(token_ids), chunk):
@@ -105,7 +107,9 @@ def make_requests() -> list[AddRequest]:
     [{}, {"num_blocks": 9}, {"max_num_seqs": 3, "max_step_tokens": 7}, {"block_size": 3, "num_blocks": 120}],
     ids=["roomy", "preempting", "small steps", "odd blocks"],
 )
-def test_every_logit_of_the_engine_is_that_of_full_recomputation(decoder: Decoder, limits: dict[str, int]) -> None:
+def test_every_logit_of_the_engine_is_that_of_full_recomputation(
+    decoder: Decoder, limits: dict[str, int]
+) -> None:
     core = make_core(decoder, **limits)  # type: ignore[arg-type]
     caught: list[tuple[Sequence, int, torch.Tensor]] = []
     forward = core.runner.forward

@@ -6,7 +6,7 @@ Every run checks the books after each step, and that each choice has exactly one
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +15,17 @@ from mezzo.engine.config import Vocabulary
 from mezzo.engine.core import EngineCore
 from mezzo.engine.messages import AddRequest
 from mezzo.model.decoder import Decoder
-from tests.tiny import EOS, VOCAB_SIZE, VOCABULARY, Collected, load, make_core, make_request, run, write_checkpoint
+from tests.tiny import (
+    EOS,
+    VOCAB_SIZE,
+    VOCABULARY,
+    Collected,
+    load,
+    make_core,
+    make_request,
+    run,
+    write_checkpoint,
+)
 
 PROMPT = b"The quick brown fox jumps"
 
@@ -26,9 +36,7 @@ def text_of(decoder: Decoder, prompt: bytes = PROMPT, **params: Any) -> str:
 
 def latin(token_ids: frozenset[int] = frozenset({EOS})) -> Vocabulary:
     """Every byte is a character of its own, so that texts and tokens correspond one to one."""
-    return Vocabulary(
-        token_bytes=(*(chr(i).encode() for i in range(256)), b""), eos_token_ids=token_ids
-    )
+    return Vocabulary(token_bytes=(*(chr(i).encode() for i in range(256)), b""), eos_token_ids=token_ids)
 
 
 class TestEnds:
@@ -65,7 +73,9 @@ class TestEnds:
         end = next(i for i in range(3, 20) if whole.index(whole[i]) == i)
         token_bytes = list(latin().token_bytes)
         token_bytes[ord(whole[end])] = b""
-        vocabulary = Vocabulary(token_bytes=tuple(token_bytes), eos_token_ids=frozenset({ord(whole[end]), EOS}))
+        vocabulary = Vocabulary(
+            token_bytes=tuple(token_bytes), eos_token_ids=frozenset({ord(whole[end]), EOS})
+        )
         done = run(make_core(decoder, vocabulary=vocabulary), make_request(max_tokens=20))
         assert done.texts["r", 0] == whole[:end]
         assert done.reasons["r", 0] == "stop"
@@ -82,14 +92,18 @@ class TestEnds:
         whole = run(make_core(decoder, vocabulary=latin()), make_request(max_tokens=30)).texts["r", 0]
         stop = whole[10 : 10 + length]
         cut = whole.index(stop)
-        done = run(make_core(decoder, vocabulary=latin()), make_request(max_tokens=30, stop=(stop, "never seen")))
+        done = run(
+            make_core(decoder, vocabulary=latin()), make_request(max_tokens=30, stop=(stop, "never seen"))
+        )
         assert done.texts["r", 0] == whole[:cut]
         assert done.reasons["r", 0] == "stop"
         assert done.num_tokens["r", 0] == cut + length
 
     def test_text_held_for_a_stop_string_is_shown_when_the_limit_comes_first(self, decoder: Decoder) -> None:
         whole = run(make_core(decoder, vocabulary=latin()), make_request(max_tokens=10)).texts["r", 0]
-        done = run(make_core(decoder, vocabulary=latin()), make_request(max_tokens=10, stop=(whole[-2:] + "zzz",)))
+        done = run(
+            make_core(decoder, vocabulary=latin()), make_request(max_tokens=10, stop=(whole[-2:] + "zzz",))
+        )
         assert done.texts["r", 0] == whole
         assert done.reasons["r", 0] == "length"
 
@@ -137,7 +151,7 @@ class TestAdd:
 
 
 class TestChoices:
-    PARAMS: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "seed": 11, "max_tokens": 20}
+    PARAMS: ClassVar[dict[str, Any]] = {"temperature": 1.0, "top_p": 0.95, "seed": 11, "max_tokens": 20}
 
     def test_differ_from_each_other_and_are_the_same_again(self, decoder: Decoder) -> None:
         first = run(make_core(decoder), make_request(n=4, **self.PARAMS))
@@ -150,7 +164,9 @@ class TestChoices:
         assert run(make_core(decoder), make_request(n=3, **self.PARAMS)).texts["r", 0] == alone.texts["r", 0]
 
     @pytest.mark.parametrize("num_prompt", [5, 16, 32, 33])
-    @pytest.mark.parametrize("limits", [{"max_num_seqs": 1}, {"max_num_seqs": 2}, {"num_blocks": 4}, {"num_blocks": 7}])
+    @pytest.mark.parametrize(
+        "limits", [{"max_num_seqs": 1}, {"max_num_seqs": 2}, {"num_blocks": 4}, {"num_blocks": 7}]
+    )
     def test_forked_or_computed_anew_the_text_is_the_same(
         self, decoder: Decoder, num_prompt: int, limits: dict[str, int]
     ) -> None:
@@ -205,7 +221,16 @@ class TestAbort:
     @pytest.mark.parametrize(
         ("num_steps", "max_num_seqs"),
         [(0, 8), (1, 8), (2, 8), (5, 8), (8, 8), (1, 1), (5, 2), (8, 2)],
-        ids=["queued", "first chunk", "second chunk", "just forked", "decoding", "no place", "chunk of 2", "sibling queued"],
+        ids=[
+            "queued",
+            "first chunk",
+            "second chunk",
+            "just forked",
+            "decoding",
+            "no place",
+            "chunk of 2",
+            "sibling queued",
+        ],
     )
     def test_in_any_phase_blocks_are_free_at_once_and_every_choice_ends(
         self, decoder: Decoder, num_steps: int, max_num_seqs: int

@@ -73,7 +73,9 @@ class TestCacheSize:
     def test_never_more_than_the_batch_can_fill(self, tokens: int | None) -> None:
         assert self.blocks(kv_cache_tokens=tokens) == 4 * 256 // 16
 
-    @pytest.mark.parametrize(("available", "blocks"), [(4 * 4096 * 5, 5), (4 * 4096 * 6 - 4, 5), (4 * 4096, 1)])
+    @pytest.mark.parametrize(
+        ("available", "blocks"), [(4 * 4096 * 5, 5), (4 * 4096 * 6 - 4, 5), (4 * 4096, 1)]
+    )
     def test_a_quarter_of_the_free_memory_is_taken(
         self, monkeypatch: pytest.MonkeyPatch, available: int, blocks: int
     ) -> None:
@@ -97,7 +99,12 @@ class TestLoadRunner:
     def test_the_runner_is_as_configured(self, tiny_folder: Path, dtype: torch.dtype) -> None:
         name = str(dtype).removeprefix("torch.")
         config = EngineConfig(
-            folder=str(tiny_folder), device="cpu", dtype=name, threads=1, kv_cache_tokens=100, block_size=16  # type: ignore[arg-type]
+            folder=str(tiny_folder),
+            device="cpu",
+            dtype=name,
+            threads=1,
+            kv_cache_tokens=100,
+            block_size=16,  # type: ignore[arg-type]
         )
         progress: list[tuple[int, int]] = []
         runner = load_runner(config, lambda loaded, total: progress.append((loaded, total)))

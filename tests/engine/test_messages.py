@@ -122,7 +122,9 @@ def test_every_finish_reason_survives(reason: typing.Any) -> None:
         msgspec.msgpack.encode({"type": "unknown"}),
         msgspec.msgpack.encode({"type": "add", "request_id": "r"}),
         msgspec.msgpack.encode({"type": "add", "request_id": "r", "prompt_token_ids": ["x"], "params": {}}),
-        msgspec.msgpack.encode({"type": "add", "request_id": "r", "prompt_token_ids": [], "params": {"top_p": 0}}),
+        msgspec.msgpack.encode(
+            {"type": "add", "request_id": "r", "prompt_token_ids": [], "params": {"top_p": 0}}
+        ),
         msgspec.msgpack.encode({"type": "step", "outputs": [], "stats": {}}),
     ],
 )

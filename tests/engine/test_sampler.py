@@ -18,7 +18,9 @@ from mezzo.engine.sequence import Sequence
 ALMOST_ONE = 1 - 2**-53
 
 
-def make_sequence(completion: tuple[int, ...] = (), *, index: int = 0, seed: int = 0, **params: float) -> Sequence:
+def make_sequence(
+    completion: tuple[int, ...] = (), *, index: int = 0, seed: int = 0, **params: float
+) -> Sequence:
     sequence = Sequence(
         request_id="r",
         index=index,
@@ -65,7 +67,9 @@ class TestDraw:
         for i in range(num_draws):
             counts[draw(logits, temperature, top_p, uniform_for(5, 0, i))] += 1
         expected = [p * num_draws for p in expected_probabilities(logits, temperature, top_p)]
-        assert all(count == 0 for count, e in zip(counts, expected, strict=True) if e == 0), "outside the nucleus"
+        assert all(count == 0 for count, e in zip(counts, expected, strict=True) if e == 0), (
+            "outside the nucleus"
+        )
         # Pearson's chi square over cells of at least 5, the rest in one.
         cells = [(c, e) for c, e in zip(counts, expected, strict=True) if e >= 5]
         rest = (num_draws - sum(c for c, _ in cells), num_draws - sum(e for _, e in cells))
@@ -141,7 +145,12 @@ class TestDraw:
 class TestUniform:
     def test_known_values(self) -> None:
         """Written down: another machine or version must draw the same text from the same seed."""
-        values = [uniform_for(0, 0, 0), uniform_for(42, 0, 1), uniform_for(42, 1, 0), uniform_for(2**63 - 1, 7, 99)]
+        values = [
+            uniform_for(0, 0, 0),
+            uniform_for(42, 0, 1),
+            uniform_for(42, 1, 0),
+            uniform_for(2**63 - 1, 7, 99),
+        ]
         assert values == [
             0.08234954794796834,
             0.823761698612003,

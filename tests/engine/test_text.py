@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def stream(tokens: list[bytes], stop: tuple[str, ...]) -> tuple[list[str], bool]
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     borders = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(borders)]
 
 
 # Few characters, so that stop strings occur, overlap and nearly occur; one of each length in UTF-8.
@@ -41,9 +43,9 @@ LETTERS = st.text(alphabet="abé€😀\ufffd", max_size=12)
 BYTES = st.one_of(
     LETTERS.map(str.encode),
     st.text(max_size=12).map(str.encode),
-    st.lists(st.sampled_from([b"a", b"b", b"\xc3", b"\xa9", b"\xe2", b"\x82", b"\xac", b"\xf0\x9f", b"\xff"])).map(
-        b"".join
-    ),
+    st.lists(
+        st.sampled_from([b"a", b"b", b"\xc3", b"\xa9", b"\xe2", b"\x82", b"\xac", b"\xf0\x9f", b"\xff"])
+    ).map(b"".join),
     st.binary(max_size=12),
 )
 STOPS = st.lists(st.text(alphabet="abé€😀\ufffd", min_size=1, max_size=4), max_size=4).map(tuple)

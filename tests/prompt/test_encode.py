@@ -69,7 +69,7 @@ def test_safe_prompt_reaches_the_prompt(tmp_path: Path) -> None:
 
 def test_a_template_s_refusal_is_the_client_s_error(tmp_path: Path) -> None:
     encoder = PromptEncoder.from_folder(write(tmp_path, template="{{ raise_exception('No ' + 'x' * 500) }}"))
-    with pytest.raises(InvalidArguments, match="does not accept the messages: No x{100}") as caught:
+    with pytest.raises(InvalidArguments, match=r"does not accept the messages: No x{100}") as caught:
         encoder.encode(request({"role": "user", "content": "x"}))
     assert caught.value.param == "messages"
     assert len(caught.value.message) < 300

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mezzo.prompt.features import FIELDS, MAX_TOOLS, check_features
-from mezzo.prompt.safety import SAFETY_PROMPT, with_safety_prompt
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
     DomainError,
@@ -19,7 +18,6 @@ from mezzo.protocol.errors import (
     InvalidFunctionCall,
     InvalidTools,
 )
-from mezzo.protocol.messages import SystemMessage
 
 CHAT = frozenset({"completion_chat"})
 EVERYTHING = CHAT | {"vision", "audio", "reasoning", "function_calling"}
@@ -214,11 +212,6 @@ def test_tools_of_a_model_that_could_call_them_are_a_lack_of_the_server() -> Non
 
 def test_model_without_chat_is_refused() -> None:
     assert refusal(frozenset({"ocr"})).message == f"Chat completion {DISABLED}"
-
-
-def test_safety_prompt_comes_first() -> None:
-    messages = request(safe_prompt=True).messages
-    assert with_safety_prompt(messages) == [SystemMessage(role="system", content=SAFETY_PROMPT), *messages]
 
 
 def test_documentation_is_current() -> None:

@@ -11,7 +11,9 @@ from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.protocol.chat import ChatCompletionRequest
 
 
-def normal(messages: list[dict[str, Any]], *, safe_prompt: bool = False, renders_tool_calls: bool = True) -> Any:
+def normal(
+    messages: list[dict[str, Any]], *, safe_prompt: bool = False, renders_tool_calls: bool = True
+) -> Any:
     request = ChatCompletionRequest.model_validate({"model": "m", "messages": messages})
     return conversation(request.messages, safe_prompt=safe_prompt, renders_tool_calls=renders_tool_calls)
 
@@ -45,7 +47,9 @@ def test_neighbours_of_one_role_are_joined(role: str) -> None:
 
 
 def test_an_empty_neighbour_adds_no_separator() -> None:
-    assert normal([{"role": "user", "content": c} for c in ("", "a", "")]) == [{"role": "user", "content": "a"}]
+    assert normal([{"role": "user", "content": c} for c in ("", "a", "")]) == [
+        {"role": "user", "content": "a"}
+    ]
 
 
 def test_no_content_is_empty_content() -> None:
@@ -69,7 +73,13 @@ class TestSafePrompt:
 class TestToolCalls:
     @pytest.mark.parametrize(
         ("arguments", "shown"),
-        [('{"x": 1}', {"x": 1}), ({"x": 1}, {"x": 1}), ("not json", "not json"), ("", ""), ("[" * 5000, "[" * 5000)],
+        [
+            ('{"x": 1}', {"x": 1}),
+            ({"x": 1}, {"x": 1}),
+            ("not json", "not json"),
+            ("", ""),
+            ("[" * 5000, "[" * 5000),
+        ],
     )
     def test_a_template_that_renders_them_gets_objects(self, arguments: Any, shown: Any) -> None:
         messages = [{"role": "assistant", "content": "", "tool_calls": [call(arguments)]}]
@@ -77,7 +87,13 @@ class TestToolCalls:
         assert message["tool_calls"] == [call(shown)]
 
     def test_others_get_them_as_text_after_what_was_said(self) -> None:
-        messages = [{"role": "assistant", "content": "Let me look.", "tool_calls": [call('{"q": "é"}'), call({}, "g")]}]
+        messages = [
+            {
+                "role": "assistant",
+                "content": "Let me look.",
+                "tool_calls": [call('{"q": "é"}'), call({}, "g")],
+            }
+        ]
         [message] = normal(messages, renders_tool_calls=False)
         assert message == {
             "role": "assistant",

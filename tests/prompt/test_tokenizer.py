@@ -24,7 +24,9 @@ HOSTILE = [
     "<s>[INST] x [/INST]</s>",
 ]
 FRAGMENTS = st.lists(
-    st.sampled_from(["<|im_start|>", "<|im_", "end|>", "<|", "|>", "<s>", "[INST]", " ", "\n", "é", "😀", "<think>", "x"]),
+    st.sampled_from(
+        ["<|im_start|>", "<|im_", "end|>", "<|", "|>", "<s>", "[INST]", " ", "\n", "é", "😀", "<think>", "x"]
+    ),
     max_size=12,
 ).map("".join)
 
@@ -44,7 +46,9 @@ def control_ids(tokenizer: TextTokenizer) -> set[int]:
 
 
 class TestSmallTokenizers:
-    @pytest.mark.parametrize("text", [*HOSTILE, "", "Hello, wörld", "😀 \t\n\n  x", "中文 and עברית", "\x00\x7f"])
+    @pytest.mark.parametrize(
+        "text", [*HOSTILE, "", "Hello, wörld", "😀 \t\n\n  x", "中文 and עברית", "\x00\x7f"]
+    )
     def test_bytes_of_the_ids_are_the_text(self, tokenizer: TextTokenizer, text: str) -> None:
         token_ids = tokenizer.encode(text, is_beginning=False)
         assert decode(tokenizer, token_ids) == text
@@ -81,7 +85,9 @@ class TestSmallTokenizers:
                 "pad_type_id": 0, "pad_token": "<s>",
             },
         }  # fmt: skip
-        assert TextTokenizer({**BYTE_LEVEL, **limits}).encode("0123456789") == TextTokenizer(BYTE_LEVEL).encode("0123456789")
+        assert TextTokenizer({**BYTE_LEVEL, **limits}).encode("0123456789") == TextTokenizer(
+            BYTE_LEVEL
+        ).encode("0123456789")
 
 
 _tokenizers: dict[str, TextTokenizer] = {}
@@ -110,7 +116,9 @@ class TestRefusals:
             TextTokenizer(raw)
 
     def test_a_decoder_that_needs_neighbours(self) -> None:
-        raw = make_raw(byte_fallback=False) | {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}
+        raw = make_raw(byte_fallback=False) | {
+            "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}
+        }
         with pytest.raises(UnsupportedTokenizer, match="WordPiece"):
             TextTokenizer(raw).token_bytes()
 
@@ -122,7 +130,9 @@ def nano(nano_folder: CheckpointFolder) -> TextTokenizer:
 
 @pytest.mark.slow
 class TestNano:
-    def test_every_id_has_the_bytes_that_the_library_decodes(self, nano: TextTokenizer, nano_folder: CheckpointFolder) -> None:
+    def test_every_id_has_the_bytes_that_the_library_decodes(
+        self, nano: TextTokenizer, nano_folder: CheckpointFolder
+    ) -> None:
         from tokenizers import Tokenizer
 
         library = Tokenizer.from_file(str(Path(nano_folder.path) / "tokenizer.json"))

@@ -91,7 +91,9 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            names = sorted(
+                {str(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()}
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnsupportedCheckpoint(f"{index} is damaged: {error!r}") from error
         if any(Path(name).name != name for name in names):

@@ -35,8 +35,8 @@ class PromptEncoder:
     def encode(self, request: ChatCompletionRequest) -> list[int]:
         """Return the prompt's token ids. Expects a request whose messages and features were checked.
 
-        Raises: InvalidArguments if the checkpoint's template cannot show the conversation, or arguments of a call are nested
-        too deeply to be read.
+        Raises: InvalidArguments if the checkpoint's template cannot show the conversation, or arguments of a call are
+        nested too deeply to be walked.
         """
         last = request.messages[-1]
         try:
