@@ -169,7 +169,7 @@ class EmbeddedGeneration:
             raise BackendFailed("the engine process died") from error
 
     async def aclose(self) -> None:
-        self._client.abort(self._stream.request_id)
+        self._client.abort(self._stream.request.request_id)
 
 
 def _event(output: SequenceOutput) -> GenerationEvent:

@@ -71,11 +71,15 @@ class EngineStream:
     """The outputs of one request, in the order they were produced.
 
     Iterating yields lists: all that arrived since the last look. It ends when every choice has finished.
+
+    may_be_unread   the engine has not answered anything since the request was sent: if it dies now, the request
+                    may never have reached it
     """
 
-    def __init__(self, request_id: str, n: int) -> None:
-        self.request_id = request_id
-        self.num_unfinished = n
+    def __init__(self, request: AddRequest) -> None:
+        self.request = request
+        self.num_unfinished = request.n
+        self.may_be_unread = True
         self._pending: deque[SequenceOutput] = deque()
         self._wake = asyncio.Event()
         self._died = False
@@ -167,7 +171,7 @@ class EngineClient:
         num_sequences = sum(stream.num_unfinished for stream in self._streams.values())
         if num_sequences + request.n > self.config.max_num_seqs + self.max_queue:
             raise EngineFull(f"{num_sequences} sequences are running or queued")
-        stream = EngineStream(request.request_id, request.n)
+        stream = EngineStream(request)
         self._streams[request.request_id] = stream
         self._send(request)
         return stream
@@ -211,7 +215,8 @@ class EngineClient:
                 self.spawn()
             ready_at = await self._run()
             self._set_state(State.LOADING, self._failure)
-            self._fail_streams()
+            self.stats = None
+            self._fail_streams(but_unread=self.ready is not None)
             code = await self._reap(timeout_s=_STOP_TIMEOUT_S)
             if self.ready is None:
                 self._set_state(
@@ -242,6 +247,7 @@ class EngineClient:
                 elif isinstance(message, Ready):
                     ready_at = time.monotonic()
                     self.ready = message
+                    self._send_unread()
                     self._set_state(State.READY, "")
                     log.info(
                         "engine_ready", **{name: getattr(message, name) for name in message.__struct_fields__}
@@ -258,6 +264,8 @@ class EngineClient:
             self._socket = None
 
     def _dispatch(self, outputs: list[SequenceOutput]) -> None:
+        for stream in self._streams.values():
+            stream.may_be_unread = False
         for output in outputs:
             stream = self._streams.get(output.request_id)
             if stream is None:
@@ -271,10 +279,20 @@ class EngineClient:
         if self._writer is not None:
             self._writer.write(encode_frame(message))
 
-    def _fail_streams(self) -> None:
+    def _fail_streams(self, *, but_unread: bool = False) -> None:
+        """Fail every stream; with `but_unread`, keep those that the engine may never have read."""
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.fail()
+        for request_id, stream in streams.items():
+            if but_unread and stream.may_be_unread:
+                self._streams[request_id] = stream
+            else:
+                stream.fail()
+
+    def _send_unread(self) -> None:
+        """Send what was written to an engine as it died. Once: a request that kills engines must not do it twice."""
+        for stream in self._streams.values():
+            stream.may_be_unread = False
+            self._send(stream.request)
 
     def _set_state(self, state: State, failure: str) -> None:
         self.state = state
