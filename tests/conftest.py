@@ -13,8 +13,8 @@ from mezzo.weights import CheckpointFolder, console_progress, resolve_weights
 
 @pytest.fixture(scope="session")
 def weights_home() -> Path:
-    """Return the cache that test runs share (MEZZO_TEST_HOME if set): nano is fetched once per machine."""
-    configured = os.environ.get("MEZZO_TEST_HOME")
+    """Return the cache that test runs share (TEST_WEIGHTS_HOME if set): nano is fetched once per machine."""
+    configured = os.environ.get("TEST_WEIGHTS_HOME")
     return Path(configured).absolute() if configured else platformdirs.user_cache_path("mezzo-tests")
 
 

@@ -154,7 +154,7 @@ async def test_a_full_queue_refuses_and_takes_again_when_there_is_room(client: E
     with pytest.raises(EngineFull, match="8 sequences"):
         await client.submit(make_request("one more"))
     for stream in streams:
-        client.abort(stream.request_id)
+        client.abort(stream.request.request_id)
     for stream in streams:
         assert set((await read(stream)).reasons.values()) == {"abort"}
     assert (await read(await client.submit(make_request("again", max_tokens=3)))).num_tokens == {
@@ -189,6 +189,7 @@ async def test_kill_9_fails_every_running_stream_and_the_next_request_is_answere
     """Last of those that share a process."""
     begun_streams = [await begun(client, make_request(f"victim{i}", max_tokens=LONG)) for i in range(3)]
     queued = await client.submit(make_request("queued", n=4, max_tokens=LONG))
+    await until(lambda: client.stats is not None and client.stats.num_requests >= queued.number)
     old_pid = client.pid
     assert old_pid is not None
     os.kill(old_pid, signal.SIGKILL)
@@ -205,6 +206,25 @@ async def test_kill_9_fails_every_running_stream_and_the_next_request_is_answere
     assert client.num_restarts == 1
     assert client.pid != old_pid
     assert not is_alive(old_pid)
+
+
+async def test_what_was_sent_to_a_dead_engine_goes_to_the_next_one(client: EngineClient) -> None:
+    """The server cannot know of the death yet, and the request never was in anybody's hands."""
+    _, outputs = await begun(client, make_request("victim", max_tokens=LONG))
+    restarts = client.num_restarts
+    assert client.pid is not None
+    os.kill(client.pid, signal.SIGKILL)
+    unread = await client.submit(make_request("unread", max_tokens=3))
+    aborted = await client.submit(make_request("aborted", max_tokens=3))
+    client.abort("aborted")
+    assert client.num_restarts == restarts, "the death was noticed too early to test what this is about"
+    answer = await asyncio.wait_for(read(unread), 30)
+    assert answer.num_tokens == {("unread", 0): 3}
+    assert client.num_restarts == restarts + 1
+    for dead in (outputs, aborted):
+        with pytest.raises(EngineDied):
+            async for _ in dead:
+                pass
 
 
 async def test_stop_ends_streams_and_process_and_refuses_what_comes_after(folder: Path) -> None:

@@ -33,6 +33,7 @@ STATS = EngineStats(
     num_waiting=2,
     num_blocks=3,
     num_free_blocks=4,
+    num_requests=6,
     num_steps=5,
     num_preemptions=6,
     num_prompt_tokens=7,

@@ -72,14 +72,15 @@ class EngineStream:
 
     Iterating yields lists: all that arrived since the last look. It ends when every choice has finished.
 
-    may_be_unread   the engine has not answered anything since the request was sent: if it dies now, the request
-                    may never have reached it
+    number          how many requests this one's engine process had been sent with it
+    may_be_resent   whether it goes to the next process, should this one die without having read it
     """
 
     def __init__(self, request: AddRequest) -> None:
         self.request = request
         self.num_unfinished = request.n
-        self.may_be_unread = True
+        self.number = 0
+        self.may_be_resent = True
         self._pending: deque[SequenceOutput] = deque()
         self._wake = asyncio.Event()
         self._died = False
@@ -135,6 +136,7 @@ class EngineClient:
         self._writer: asyncio.StreamWriter | None = None
         self._streams: dict[str, EngineStream] = {}
         self._state_changed = asyncio.Event()
+        self._num_sent = 0
         self._failure = ""
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -173,7 +175,7 @@ class EngineClient:
             raise EngineFull(f"{num_sequences} sequences are running or queued")
         stream = EngineStream(request)
         self._streams[request.request_id] = stream
-        self._send(request)
+        self._send_request(stream)
         return stream
 
     def abort(self, request_id: str) -> None:
@@ -181,7 +183,12 @@ class EngineClient:
 
         Does nothing if it has ended.
         """
-        if request_id in self._streams:
+        if request_id not in self._streams:
+            return
+        if self._writer is None:  # it waits for the next engine
+            self._streams.pop(request_id).fail()
+        else:
+            self._streams[request_id].may_be_resent = False
             self._send(Abort(request_id))
 
     async def stop(self) -> None:
@@ -207,6 +214,16 @@ class EngineClient:
         return self.ready
 
     async def _supervise(self) -> None:
+        """Keep an engine running; if that itself goes wrong, say so to everyone who waits."""
+        try:
+            await self._run_again_and_again()
+        except Exception as error:
+            log.exception("engine_supervisor_failed")
+            self._set_state(State.FAILED, f"the engine cannot be supervised: {error}")
+            self._fail_streams()
+            await self._reap(_STOP_TIMEOUT_S)
+
+    async def _run_again_and_again(self) -> None:
         """Run the engine, and run it again when it dies; give up only if it never loaded."""
         backoff_s = 0.0
         while True:
@@ -215,8 +232,9 @@ class EngineClient:
                 self.spawn()
             ready_at = await self._run()
             self._set_state(State.LOADING, self._failure)
+            num_read = self.stats.num_requests if self.stats else 0
             self.stats = None
-            self._fail_streams(but_unread=self.ready is not None)
+            self._fail_streams(num_read)
             code = await self._reap(timeout_s=_STOP_TIMEOUT_S)
             if self.ready is None:
                 self._set_state(
@@ -235,6 +253,7 @@ class EngineClient:
         assert self._socket is not None
         assert self._vocabulary is not None
         reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        self._num_sent = 0
         self._send(Start(self.config, self._vocabulary))
         ready_at = None
         try:
@@ -247,7 +266,9 @@ class EngineClient:
                 elif isinstance(message, Ready):
                     ready_at = time.monotonic()
                     self.ready = message
-                    self._send_unread()
+                    for stream in self._streams.values():
+                        stream.may_be_resent = False
+                        self._send_request(stream)
                     self._set_state(State.READY, "")
                     log.info(
                         "engine_ready", **{name: getattr(message, name) for name in message.__struct_fields__}
@@ -264,8 +285,6 @@ class EngineClient:
             self._socket = None
 
     def _dispatch(self, outputs: list[SequenceOutput]) -> None:
-        for stream in self._streams.values():
-            stream.may_be_unread = False
         for output in outputs:
             stream = self._streams.get(output.request_id)
             if stream is None:
@@ -279,20 +298,23 @@ class EngineClient:
         if self._writer is not None:
             self._writer.write(encode_frame(message))
 
-    def _fail_streams(self, *, but_unread: bool = False) -> None:
-        """Fail every stream; with `but_unread`, keep those that the engine may never have read."""
+    def _send_request(self, stream: EngineStream) -> None:
+        self._num_sent += 1
+        stream.number = self._num_sent
+        self._send(stream.request)
+
+    def _fail_streams(self, num_read: int | None = None) -> None:
+        """Fail every stream; given how many requests the engine had read, only those it had begun to work on.
+
+        What was written to an engine as it died is sent to the next one. Once: should it be the request that kills
+        engines, it must not kill them for ever.
+        """
         streams, self._streams = self._streams, {}
         for request_id, stream in streams.items():
-            if but_unread and stream.may_be_unread:
+            if num_read is not None and stream.number > num_read and stream.may_be_resent:
                 self._streams[request_id] = stream
             else:
                 stream.fail()
-
-    def _send_unread(self) -> None:
-        """Send what was written to an engine as it died. Once: a request that kills engines must not do it twice."""
-        for stream in self._streams.values():
-            stream.may_be_unread = False
-            self._send(stream.request)
 
     def _set_state(self, state: State, failure: str) -> None:
         self.state = state

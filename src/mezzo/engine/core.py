@@ -31,6 +31,7 @@ class EngineCore:
         self._vocabulary = vocabulary
         self._requests: dict[str, list[Sequence]] = {}
         self._finished_early: list[SequenceOutput] = []
+        self._num_requests = 0
         self._num_arrivals = 0
         self._num_steps = 0
         self._num_prompt_tokens = 0
@@ -48,6 +49,7 @@ class EngineCore:
             num_waiting=len(self.scheduler.waiting),
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
+            num_requests=self._num_requests,
             num_steps=self._num_steps,
             num_preemptions=self.scheduler.num_preemptions,
             num_prompt_tokens=self._num_prompt_tokens,
@@ -60,6 +62,7 @@ class EngineCore:
         Raises: ValueError for a prompt that is empty, does not leave room for one token, or holds ids outside
         the vocabulary; for `n` below 1; for an id that is in use.
         """
+        self._num_requests += 1
         num_prompt = len(request.prompt_token_ids)
         if request.request_id in self._requests:
             raise ValueError(f"request {request.request_id} is already running")

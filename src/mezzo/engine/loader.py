@@ -123,6 +123,14 @@ def _available_memory() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
         used = Path("/sys/fs/cgroup/memory.current").read_text("ascii").strip()
-        return available if limit == "max" else min(available, int(limit) - int(used))
-    except OSError:
+        stat = dict(
+            line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text("ascii").splitlines()
+        )
+        # Files that were read stay in memory until somebody needs it: they count as used, and are not.
+        return (
+            available
+            if limit == "max"
+            else min(available, int(limit) - int(used) + int(stat["inactive_file"]))
+        )
+    except (OSError, KeyError, ValueError):
         return available

@@ -85,12 +85,16 @@ class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Gauges after a step, and counts since the engine started."""
+    """Gauges after a step, and counts since the engine started.
+
+    num_requests   requests read from the server: what it sent beyond them was never seen
+    """
 
     num_running: int
     num_waiting: int
     num_blocks: int
     num_free_blocks: int
+    num_requests: int
     num_steps: int
     num_preemptions: int
     num_prompt_tokens: int
