@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from mezzo.protocol.chat import ChatCompletionRequest
-
-FinishReason = Literal["stop", "length", "model_length", "tool_calls", "error"]
+from mezzo.protocol.response import FinishReason
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mezzo.backends.base import BackendFailed, ChoiceFinished, FinishReason
+from mezzo.backends.base import BackendFailed, ChoiceFinished
 from mezzo.protocol.errors import InternalError, ServiceUnavailable
-from mezzo.protocol.response import ChatCompletionResponse, Choice, ResponseMessage
+from mezzo.protocol.response import ChatCompletionResponse, Choice, FinishReason, ResponseMessage
 from mezzo.server.running import RunningChat
 
 

@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mezzo.backends.base import BackendFailed, ChoiceFinished, FinishReason, GenerationEvent
-from mezzo.protocol.response import ChatCompletionChunk, ChunkChoice, Delta, Usage
+from mezzo.backends.base import BackendFailed, ChoiceFinished, GenerationEvent
+from mezzo.protocol.response import ChatCompletionChunk, ChunkChoice, Delta, FinishReason, Usage
 from mezzo.server.incoming import run_until_disconnect
 from mezzo.server.running import RunningChat
 from mezzo.server.terms import ChatTerms
