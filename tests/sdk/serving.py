@@ -109,7 +109,7 @@ class Process:
 
 
 def _all_processes() -> list[Process]:
-    columns = ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,args="]
+    columns = ["ps", "-A", "-ww", "-o", "pid=,ppid=,pgid=,stat=,args="]
     rows = subprocess.run(columns, capture_output=True, text=True, check=True).stdout.splitlines()
     split = [row.split(None, 4) for row in rows]
     return [Process(int(r[0]), int(r[1]), int(r[2]), r[3], r[4] if len(r) > 4 else "") for r in split]

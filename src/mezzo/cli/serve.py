@@ -137,7 +137,9 @@ def answering(
 def banner(url: str, key: str, names_by_weights: Mapping[str, list[str]]) -> str:
     """Return what is printed once the server is ready; the curl command is one line, to be pasted."""
     first_name = next(iter(names_by_weights.values()))[0]
-    body = {"model": first_name, "messages": [{"role": "user", "content": "Who are you?"}]}
+    # With a bound: a small model may talk until its context is full, and nobody's first request should wait for that.
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    body = {"model": first_name, "max_tokens": 100, "messages": question}
     curl = [
         "curl",
         f"{url}/v1/chat/completions",
