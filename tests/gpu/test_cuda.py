@@ -45,12 +45,12 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 def make_pair(config: ModelConfig, dtype: torch.dtype) -> tuple[Decoder, Decoder]:
     """Return a random decoder on the CPU in float32, and a copy of it on the device in `dtype`."""
     generator = torch.Generator().manual_seed(7)
-    reference = Decoder(config, torch.float32, "cpu").requires_grad_(False)
+    reference = Decoder(config, torch.float32).requires_grad_(False)
     for name, parameter in reference.named_parameters():
         scale = 1.0 if "norm" in name else 1.5 / math.sqrt(parameter.shape[-1])
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
     with CUDA:
-        ours = Decoder(config, dtype, "cuda").requires_grad_(False)
+        ours = Decoder(config, dtype).requires_grad_(False)
     for (_, target), (_, source) in zip(ours.named_parameters(), reference.named_parameters(), strict=True):
         target.copy_(source)
     return reference, ours

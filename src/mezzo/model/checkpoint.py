@@ -55,7 +55,7 @@ def load_decoder(
     file that is damaged.
     """
     with device:  # memory is allocated, not written: parameters begin uninitialised
-        decoder = Decoder(config, dtype, device.type)
+        decoder = Decoder(config, dtype)
     parameters = dict(decoder.named_parameters(remove_duplicate=False))
     files = weight_files(folder)
     total = sum(file.stat().st_size for file in files)

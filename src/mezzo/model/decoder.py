@@ -112,15 +112,15 @@ class Decoder(nn.Module):
     """A Mistral-family language model.
 
     `dtype` is that of the matrices and of the KV cache. Parameters are created uninitialised, on torch's current
-    default device; `mezzo.model.checkpoint` fills them. `device_type` is where the model will run.
+    default device; `mezzo.model.checkpoint` fills them.
     """
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device_type: str) -> None:
+    def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
-        self.output = Head(config.dim, config.vocab_size, dtype, device_type)
-        self.tok_embeddings = Embedding(config.vocab_size, config.dim, self.output.weight.dtype)
+        self.output = Head(config.dim, config.vocab_size, dtype)
+        self.tok_embeddings = Embedding(config.vocab_size, config.dim, dtype)
         if config.tied_embeddings:
             self.tok_embeddings.weight = self.output.weight
         self.layers = nn.ModuleList(Block(config, layer, dtype) for layer in range(config.n_layers))
