@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 # Threads that wait for each other sleep instead of spinning. A step has hundreds of such waits, and where any other
 # process wants a core (the server itself does) the spinning one keeps it from the thread that is waited for: a step
-# then takes 4 to 20 times as long. Measured: docs/decisions/0005-threads-that-sleep.md. An operator's own value wins.
+# then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md. An operator's own value wins.
 _WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
 _STOP_TIMEOUT_S = 5.0
 _MAX_BACKOFF_S = 30.0

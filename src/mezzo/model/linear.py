@@ -47,7 +47,7 @@ class Head(Linear):
 
     Logits of 25 stand 0.125 apart in bfloat16, and the best two tokens often stand closer: rounding them changes
     answers. On a GPU the product of half-precision numbers is accumulated and returned in float32. The CPU has no such
-    product, and one of float32 numbers takes four times as long: there the largest logits, which decide, are computed
+    product, and float32 weights would be twice the bytes to read: there the largest logits, which decide, are computed
     again from the same weights in float32, and the others keep their rounding. Measured: benchmarks/number_formats.py.
     """
 
