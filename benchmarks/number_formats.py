@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mezzo.model.attention import SequenceSpan, plan_attention
-from mezzo.model.checkpoint import load_decoder
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
@@ -96,7 +96,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     config = ModelConfig.from_folder(folder)
     encoder = PromptEncoder.from_folder(folder)
-    exact = Reader(load_decoder(folder, config, dtype=torch.float32, device=CPU))
+    exact = Reader(load_network(folder, config, dtype=torch.float32, device=CPU).decoder)
     texts, references = [], []
     for question in QUESTIONS:
         request = ChatCompletionRequest(model="m", messages=[UserMessage(role="user", content=question)])
@@ -108,7 +108,7 @@ def main() -> None:
     print(f"{num_positions} positions of {len(texts)} answers\n")
     print("| variant | best token equal | mean KL | largest difference |\n| --- | ---: | ---: | ---: |")
     for name, changes in VARIANTS.items():
-        decoder = load_decoder(folder, config, dtype=torch.bfloat16, device=CPU)
+        decoder = load_network(folder, config, dtype=torch.bfloat16, device=CPU).decoder
         for change in changes:
             change(decoder)
         reader = Reader(decoder)

@@ -15,10 +15,11 @@ from mezzo.engine.core import EngineCore
 from mezzo.engine.messages import AddRequest, SequenceOutput
 from mezzo.engine.runner import Runner
 from mezzo.engine.sampling_params import SamplingParams
-from mezzo.model.checkpoint import load_decoder
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.network import Network
 
 CPU = torch.device("cpu")
 EOS = 256
@@ -84,7 +85,7 @@ def write_checkpoint(folder: Path, **changes: Any) -> Path:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
-    return load_decoder(folder, ModelConfig.from_folder(folder), dtype=dtype, device=CPU)
+    return load_network(folder, ModelConfig.from_folder(folder), dtype=dtype, device=CPU).decoder
 
 
 def make_core(
@@ -103,7 +104,7 @@ def make_core(
     cache = KVCache(
         decoder.config, num_blocks=num_blocks, block_size=block_size, dtype=decoder.dtype, device=CPU
     )
-    return EngineCore(config, vocabulary, Runner(decoder, cache))
+    return EngineCore(config, vocabulary, Runner(Network(decoder), cache))
 
 
 def make_request(

@@ -19,6 +19,7 @@ from mezzo.model.attention import SequenceSpan, plan_attention
 from mezzo.model.config import ModelConfig, RopeConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.network import Network
 
 pytestmark = [
     pytest.mark.gpu,
@@ -106,7 +107,7 @@ def test_engine_generates_alone_as_in_a_batch_of_different_lengths() -> None:
     def generate(requests: list[AddRequest]) -> dict[str, str]:
         cache = KVCache(config, num_blocks=200, block_size=16, dtype=torch.float32, device=CUDA)
         settings = EngineConfig(folder="", max_num_seqs=16, max_step_tokens=64, block_size=16)
-        core = EngineCore(settings, vocabulary, Runner(decoder, cache))
+        core = EngineCore(settings, vocabulary, Runner(Network(decoder), cache))
         for request in requests:
             core.add(request)
         texts: dict[str, str] = {r.request_id: "" for r in requests}

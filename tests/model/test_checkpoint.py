@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mezzo.model.checkpoint import load_decoder, weight_files
+from mezzo.model.checkpoint import load_network, weight_files
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.decoder import Decoder
 from tests.tiny import CPU, HF_CONFIG, random_weights
@@ -23,7 +23,7 @@ Q = "model.layers.1.self_attn.q_proj.weight"
 def load(
     folder: Path, config: ModelConfig = CONFIG, dtype: torch.dtype = torch.float32, **options: Any
 ) -> Decoder:
-    return load_decoder(folder, config, dtype=dtype, device=CPU, **options)
+    return load_network(folder, config, dtype=dtype, device=CPU, **options).decoder
 
 
 def save(folder: Path, weights: dict[str, torch.Tensor]) -> None:

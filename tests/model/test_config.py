@@ -104,7 +104,8 @@ class TestRope:
 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "mixtral"}, "model type 'mixtral' is not supported; supported are llama, mistral, ministral3"),
+    ({"model_type": "mixtral"},
+     "model type 'mixtral' is not supported; supported are llama, mistral, ministral3, mistral3, llava"),
     ({"model_type": ...}, "model type None"),
     ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
     ({"attention_bias": True}, "attention_bias"),

@@ -15,7 +15,7 @@ import torch
 
 from mezzo.engine.config import Vocabulary
 from mezzo.engine.sequence import Sequence
-from mezzo.model.checkpoint import load_decoder
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.prompt.template import ChatTemplate
 from mezzo.prompt.tokenizer import TextTokenizer
@@ -47,7 +47,7 @@ def test_greedy_continuations_are_those_of_transformers(nano_folder: CheckpointF
     prompts += [tokenizer.encode(text) for text in TEXTS]
     assert len(prompts) == 10
 
-    decoder = load_decoder(folder, ModelConfig.from_folder(folder), dtype=torch.float32, device=CPU)
+    decoder = load_network(folder, ModelConfig.from_folder(folder), dtype=torch.float32, device=CPU).decoder
     # No end tokens: all 64 are compared, whatever the model says.
     vocabulary = Vocabulary(token_bytes=(), eos_token_ids=frozenset())
     core = make_core(decoder, num_blocks=200, max_num_seqs=10, max_step_tokens=64, vocabulary=vocabulary)

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from mezzo.model.attention import SequenceSpan, plan_attention
-from mezzo.model.checkpoint import load_decoder
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
@@ -74,7 +74,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder: Path = tmp_path_factory.mktemp(request.param)
     reference.save_pretrained(folder)
     config = ModelConfig.from_folder(folder)
-    return reference, load_decoder(folder, config, dtype=torch.float32, device=CPU)
+    return reference, load_network(folder, config, dtype=torch.float32, device=CPU).decoder
 
 
 def reference_logits(reference: Any, token_ids: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from mezzo.engine.config import EngineConfig
 from mezzo.engine.runner import Runner
-from mezzo.model.checkpoint import load_decoder
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
 
@@ -36,7 +36,7 @@ def load_runner(config: EngineConfig, on_progress: Callable[[int, int], None]) -
                               else config.threads or os.cpu_count() or 1)  # fmt: skip
     folder = Path(config.folder)
     model_config = ModelConfig.from_folder(folder)
-    decoder = load_decoder(folder, model_config, dtype=dtype, device=device, on_progress=on_progress)
+    network = load_network(folder, model_config, dtype=dtype, device=device, on_progress=on_progress)
     cache = KVCache(
         model_config,
         num_blocks=num_cache_blocks(config, model_config, dtype, device),
@@ -44,7 +44,7 @@ def load_runner(config: EngineConfig, on_progress: Callable[[int, int], None]) -
         dtype=dtype,
         device=device,
     )
-    return Runner(decoder, cache)
+    return Runner(network, cache)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -7,15 +7,17 @@ from torch import Tensor
 
 from mezzo.engine.scheduler import ScheduledSequence
 from mezzo.model.attention import SequenceSpan, length_bucket, plan_attention
-from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.network import Network
 
 
 class Runner:
-    """A model and its KV cache on one device."""
+    """A network and its KV cache on one device."""
 
-    def __init__(self, decoder: Decoder, cache: KVCache) -> None:
-        self.decoder = decoder
+    def __init__(self, network: Network, cache: KVCache) -> None:
+        self.network = network
+        self.decoder = network.decoder
+        self.vision = network.vision
         self.cache = cache
 
     @torch.inference_mode()

@@ -119,7 +119,7 @@ def serve(connection: Connection) -> None:
             max_context_length=core.max_context_length,
             num_blocks=cache.num_blocks,
             block_size=cache.block_size,
-            weights_bytes=sum(p.numel() * p.element_size() for p in decoder.parameters()),
+            weights_bytes=sum(p.numel() * p.element_size() for p in runner.network.parameters()),
             kv_cache_bytes=cache.num_bytes,
             load_s=time.monotonic() - began,
         )

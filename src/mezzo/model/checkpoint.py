@@ -1,4 +1,4 @@
-"""Loading a checkpoint folder into a `Decoder`: safetensors only, tensor by tensor, nothing left over.
+"""Loading a checkpoint folder into a `Network`: safetensors only, tensor by tensor, nothing left over.
 
 Names are those of the Hugging Face layout. Peak memory is the model in its new dtype plus one tensor of the file.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,72 +16,109 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
-from mezzo.model.decoder import Decoder
+from mezzo.model.network import Network
+from mezzo.model.vision_config import VisionConfig
 
-_TOP = {
-    "model.embed_tokens.weight": "tok_embeddings.weight",
-    "model.norm.weight": "norm.weight",
-    "lm_head.weight": "output.weight",
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor of the file belongs: a parameter of `Network`, or some rows of one that is fused."""
+
+    parameter: str
+    rows: slice = field(default_factory=lambda: slice(None))
+
+
+_DECODER = {
+    "model.embed_tokens.weight": "decoder.tok_embeddings.weight",
+    "model.norm.weight": "decoder.norm.weight",
+    "lm_head.weight": "decoder.output.weight",
 }
-_LAYER = {
+_DECODER_LAYER = {
     "input_layernorm.weight": "attention_norm.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
-    "self_attn.q_proj.weight": "attention.wqkv.weight",
-    "self_attn.k_proj.weight": "attention.wqkv.weight",
-    "self_attn.v_proj.weight": "attention.wqkv.weight",
     "self_attn.o_proj.weight": "attention.wo.weight",
-    "mlp.gate_proj.weight": "feed_forward.w13.weight",
-    "mlp.up_proj.weight": "feed_forward.w13.weight",
     "mlp.down_proj.weight": "feed_forward.w2.weight",
 }
-_LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_VISION = {
+    "vision_tower.patch_conv.weight": "vision.encoder.patch_conv.weight",
+    "vision_tower.ln_pre.weight": "vision.encoder.ln_pre.weight",
+    "multi_modal_projector.linear_1.weight": "vision.projector.w_in.weight",
+    "multi_modal_projector.linear_2.weight": "vision.projector.w_out.weight",
+}
+_VISION_LAYER = {
+    "attention_norm.weight": "attention_norm.weight",
+    "ffn_norm.weight": "ffn_norm.weight",
+    "attention.o_proj.weight": "attention.wo.weight",
+    "feed_forward.down_proj.weight": "feed_forward.w2.weight",
+}
+# Multimodal checkpoints are saved with the first of these names or, in the order of the modules in memory, with the
+# second; places are listed under the third.
+_PREFIXES = (
+    ("language_model.model.", "model.language_model.", "model."),
+    ("language_model.lm_head.", "lm_head.", "lm_head."),
+    ("vision_tower.", "model.vision_tower.", "vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector.", "multi_modal_projector."),
+)
 # Other formats need scales beside them; a plain copy would load without a word and answer nonsense.
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Constants that older exporters saved beside the weights; the model computes them itself.
-_DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_DERIVED = re.compile(
+    r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq|vision_tower\.patch_positional_embedding\.inv_freq"
+)
+_ROWS_COMPARED_AT_ONCE = 4096
 
 
-def load_decoder(
+def load_network(
     folder: Path,
     config: ModelConfig,
     *,
     dtype: torch.dtype,
     device: torch.device,
     on_progress: Callable[[int, int], None] = lambda loaded, total: None,
-) -> Decoder:
+) -> Network:
     """Load the weights in `folder` onto `device`, matrices as `dtype`.
 
-    `on_progress` is called with bytes read and bytes in all, after every tensor and at the end.
+    `on_progress` is called with bytes read and bytes in all, after every tensor and at the end. The network's
+    configuration is `config`, but for embeddings that the file shows not to be tied.
     Raises: UnsupportedCheckpoint naming a tensor that is missing, unknown or of the wrong shape or dtype, or a
     file that is damaged.
     """
-    with device:  # memory is allocated, not written: parameters begin uninitialised
-        decoder = Decoder(config, dtype)
-    parameters = dict(decoder.named_parameters(remove_duplicate=False))
     files = weight_files(folder)
+    if config.tied_embeddings and _has_head_of_its_own(files, config):
+        config = replace(config, tied_embeddings=False)
+    with device:  # memory is allocated, not written: parameters begin uninitialised
+        network = Network.from_config(config, dtype)
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    places = tensor_places(config)
     total = sum(file.stat().st_size for file in files)
     loaded = 0
     seen: set[str] = set()
     with torch.inference_mode():
-        for name, tensor in _tensors(files, device):
+        for file_name, tensor in _tensors(files, device):
             loaded += tensor.numel() * tensor.element_size()
             on_progress(loaded, total)
+            name = listed_name(file_name, config)
             if _DERIVED.fullmatch(name) or (name == "lm_head.weight" and config.tied_embeddings):
                 continue
-            target = _target(name, parameters, config)
-            if target.shape != tensor.shape:
-                raise UnsupportedCheckpoint(
-                    f"{name} has shape {tuple(tensor.shape)}, but the configuration makes it {tuple(target.shape)}"
-                )
-            if tensor.dtype not in _DTYPES:
-                raise UnsupportedCheckpoint(f"{name} has dtype {tensor.dtype}, which is not supported")
-            target.copy_(tensor)
+            if name not in places:
+                raise UnsupportedCheckpoint(f"unknown tensor {file_name}")
+            _copy(file_name, tensor, parameters[places[name].parameter][places[name].rows])
             seen.add(name)
     on_progress(total, total)  # headers are no tensors
-    if missing := sorted(_expected(config) - seen):
+    if missing := sorted(set(places) - seen):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UnsupportedCheckpoint(f"{folder} lacks {missing[0]}{more}")
-    return decoder.requires_grad_(False).eval()
+    return network.requires_grad_(False).eval()
+
+
+def _copy(name: str, tensor: Tensor, target: Tensor) -> None:
+    if target.shape != tensor.shape:
+        raise UnsupportedCheckpoint(
+            f"{name} has shape {tuple(tensor.shape)}, but the configuration makes it {tuple(target.shape)}"
+        )
+    if tensor.dtype not in _DTYPES:
+        raise UnsupportedCheckpoint(f"{name} has dtype {tensor.dtype}, which is not supported")
+    target.copy_(tensor)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -116,30 +154,91 @@ def _tensors(files: list[Path], device: torch.device) -> Iterator[tuple[str, Ten
             raise UnsupportedCheckpoint(f"{file.name} is damaged: {error}") from error
 
 
-def _target(name: str, parameters: dict[str, torch.nn.Parameter], config: ModelConfig) -> Tensor:
-    """Return the parameter, or the rows of a fused one, that tensor `name` belongs in."""
-    if name in _TOP:
-        return parameters[_TOP[name]]
-    match = _LAYER_NAME.fullmatch(name)
-    if match is None or match[2] not in _LAYER or int(match[1]) >= config.n_layers:
-        raise UnsupportedCheckpoint(f"unknown tensor {name}")
-    parameter = parameters[f"layers.{match[1]}.{_LAYER[match[2]]}"]
-    rows = _fused_rows(match[2], config)
-    return parameter if rows is None else parameter[rows]
+def listed_name(name: str, config: ModelConfig) -> str:
+    """Return the name that `tensor_places` lists a tensor of the file under."""
+    if config.vision is not None:
+        for saved, in_memory, listed in _PREFIXES:
+            for prefix in (saved, in_memory):
+                if name.startswith(prefix):
+                    return listed + name.removeprefix(prefix)
+    return name
 
 
-def _fused_rows(name: str, config: ModelConfig) -> slice | None:
-    query_rows = config.n_heads * config.head_dim
-    kv_rows = config.n_kv_heads * config.head_dim
+def tensor_places(config: ModelConfig) -> dict[str, Place]:
+    """Return every tensor that a checkpoint of this configuration holds, and where it belongs."""
+    places = {name: Place(parameter) for name, parameter in _DECODER.items()}
+    if config.tied_embeddings:
+        del places["lm_head.weight"]
+    query_rows, kv_rows = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    for i in range(config.n_layers):
+        ours, theirs = f"decoder.layers.{i}.", f"model.layers.{i}."
+        places |= {theirs + name: Place(ours + parameter) for name, parameter in _DECODER_LAYER.items()}
+        places |= _fused(ours, theirs, "self_attn", "mlp", (query_rows, kv_rows, kv_rows), config.hidden_dim)
+    return places if config.vision is None else places | _vision_places(config.vision)
+
+
+def _vision_places(config: VisionConfig) -> dict[str, Place]:
+    names = dict(_VISION)
+    if config.projector_norm:
+        names["multi_modal_projector.norm.weight"] = "vision.projector.norm.weight"
+    if config.patch_merger:
+        names["multi_modal_projector.patch_merger.merging_layer.weight"] = "vision.projector.merger.weight"
+    if config.projector_bias:
+        names["multi_modal_projector.linear_1.bias"] = "vision.projector.w_in.bias"
+        names["multi_modal_projector.linear_2.bias"] = "vision.projector.w_out.bias"
+    places = {name: Place(parameter) for name, parameter in names.items()}
+    width = config.hidden_size
+    for i in range(config.num_hidden_layers):
+        ours, theirs = f"vision.encoder.layers.{i}.", f"vision_tower.transformer.layers.{i}."
+        places |= {theirs + name: Place(ours + parameter) for name, parameter in _VISION_LAYER.items()}
+        sizes = (width, width, width)
+        places |= _fused(ours, theirs, "attention", "feed_forward", sizes, config.intermediate_size)
+    return places
+
+
+def _fused(
+    ours: str, theirs: str, attention: str, feed_forward: str, qkv_rows: tuple[int, int, int], hidden_dim: int
+) -> dict[str, Place]:
+    """Return the places in the two fused matrices of a layer: queries, keys, values; gate, up."""
+    query, key, value = qkv_rows
+    wqkv, w13 = ours + "attention.wqkv.weight", ours + "feed_forward.w13.weight"
     return {
-        "self_attn.q_proj.weight": slice(0, query_rows),
-        "self_attn.k_proj.weight": slice(query_rows, query_rows + kv_rows),
-        "self_attn.v_proj.weight": slice(query_rows + kv_rows, query_rows + 2 * kv_rows),
-        "mlp.gate_proj.weight": slice(0, config.hidden_dim),
-        "mlp.up_proj.weight": slice(config.hidden_dim, 2 * config.hidden_dim),
-    }.get(name)
+        f"{theirs}{attention}.q_proj.weight": Place(wqkv, slice(0, query)),
+        f"{theirs}{attention}.k_proj.weight": Place(wqkv, slice(query, query + key)),
+        f"{theirs}{attention}.v_proj.weight": Place(wqkv, slice(query + key, query + key + value)),
+        f"{theirs}{feed_forward}.gate_proj.weight": Place(w13, slice(0, hidden_dim)),
+        f"{theirs}{feed_forward}.up_proj.weight": Place(w13, slice(hidden_dim, 2 * hidden_dim)),
+    }
 
 
-def _expected(config: ModelConfig) -> set[str]:
-    top = set(_TOP) - ({"lm_head.weight"} if config.tied_embeddings else set())
-    return top | {f"model.layers.{layer}.{name}" for layer in range(config.n_layers) for name in _LAYER}
+def _has_head_of_its_own(files: list[Path], config: ModelConfig) -> bool:
+    """Tell whether the file holds a head that differs from the embeddings, whatever the configuration says.
+
+    Configurations of multimodal checkpoints do say so wrongly: a `mistral3` that is silent counts as tied, and those
+    saved before transformers 5 are silent. The weights decide, as in the reference.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    for file in files:
+        for name in _names(file):
+            found[listed_name(name, config)] = (file, name)
+    if not {"lm_head.weight", "model.embed_tokens.weight"} <= found.keys():
+        return False
+    (head_file, head_name), (table_file, table_name) = (
+        found["lm_head.weight"],
+        found["model.embed_tokens.weight"],
+    )
+    with safe_open(head_file, framework="pt") as heads, safe_open(table_file, framework="pt") as tables:
+        head, table = heads.get_slice(head_name), tables.get_slice(table_name)
+        if head.get_shape() != table.get_shape():
+            return True
+        starts = range(0, head.get_shape()[0], _ROWS_COMPARED_AT_ONCE)
+        parts = (slice(start, start + _ROWS_COMPARED_AT_ONCE) for start in starts)
+        return not all(torch.equal(head[part], table[part]) for part in parts)
+
+
+def _names(file: Path) -> list[str]:
+    try:
+        with safe_open(file, framework="pt") as shard:
+            return list(shard.keys())
+    except SafetensorError as error:
+        raise UnsupportedCheckpoint(f"{file.name} is damaged: {error}") from error

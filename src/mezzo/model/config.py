@@ -1,4 +1,4 @@
-"""The shape of a decoder, read from a checkpoint's configuration.
+"""The shape of a network, read from a checkpoint's configuration.
 
 Field names are those of Mistral's own `params.json`, so that weights, papers and code can be laid side by side;
 `from_hf` translates the `config.json` of the Hugging Face layout. Whatever is in a configuration and not
@@ -8,15 +8,18 @@ understood here is refused by name: a model that runs with a silently ignored se
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "ministral3")
+from mezzo.model.errors import UnsupportedCheckpoint
+from mezzo.model.hf_defaults import complete, is_multimodal
+from mezzo.model.vision_config import VisionConfig, read_image_processor, vision_from_hf
 
+__all__ = ["SUPPORTED_MODEL_TYPES", "ModelConfig", "RopeConfig", "UnsupportedCheckpoint", "VisionConfig"]
 
-class UnsupportedCheckpoint(Exception):
-    """The checkpoint asks for something this implementation does not have; the message names it."""
+SUPPORTED_MODEL_TYPES = ("llama", "mistral", "ministral3", "mistral3", "llava")
+_TEXT_TYPES = {"mistral3": ("mistral", "ministral3"), "llava": ("mistral", "ministral3", "llama")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class RopeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Mistral-family decoder.
+    """A Mistral-family decoder, and the vision encoder that stands before it in a multimodal model.
 
     dim           width of the residual stream            hidden_dim    inner width of the feed-forward
     n_heads       query heads                             n_kv_heads    key and value heads (a divisor of n_heads)
@@ -68,6 +71,7 @@ class ModelConfig:
     sliding_window: int | None = None
     tied_embeddings: bool = False
     rope: RopeConfig = field(default_factory=RopeConfig)
+    vision: VisionConfig | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -90,15 +94,28 @@ class ModelConfig:
             raise UnsupportedCheckpoint(f"sliding_window must be at least 1, not {self.sliding_window}")
         if self.head_dim % 2:
             raise UnsupportedCheckpoint(f"rotary embedding needs an even head_dim, not {self.head_dim}")
+        if self.vision is not None and not 0 <= self.vision.image_token_id < self.vocab_size:
+            raise UnsupportedCheckpoint(
+                f"image_token_id {self.vision.image_token_id} is not in the vocabulary of {self.vocab_size}"
+            )
 
     @property
     def kv_values_per_token(self) -> int:
         """Numbers that one token adds to the KV cache, over all layers."""
         return 2 * self.n_layers * self.n_kv_heads * self.head_dim
 
+    @property
+    def flops_per_token(self) -> int:
+        """Operations of one token in the matrices of all layers, a multiply-add being two; attention not counted."""
+        attention = 2 * (self.n_heads + self.n_kv_heads) * self.head_dim * self.dim
+        return 2 * self.n_layers * (attention + 3 * self.dim * self.hidden_dim)
+
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
-        """Read `folder/config.json`. Raises: UnsupportedCheckpoint, also for a missing or broken file."""
+        """Read `folder/config.json`, and the image processor's settings beside it for a multimodal model.
+
+        Raises: UnsupportedCheckpoint, also for a missing or broken file.
+        """
         path = folder / "config.json"
         try:
             raw = json.loads(path.read_text("utf-8"))
@@ -108,54 +125,82 @@ class ModelConfig:
             raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
         if not isinstance(raw, dict):
             raise UnsupportedCheckpoint(f"{path} holds no JSON object")
-        return cls.from_hf(raw)
+        return cls.from_hf(raw, read_image_processor(folder) if is_multimodal(raw.get("model_type")) else {})
 
     @classmethod
-    def from_hf(cls, raw: dict[str, Any]) -> ModelConfig:
-        """Translate a Hugging Face `config.json`. Raises: UnsupportedCheckpoint naming what is not supported."""
+    def from_hf(cls, raw: dict[str, Any], processor: dict[str, Any] | None = None) -> ModelConfig:
+        """Translate a Hugging Face `config.json` and, for a multimodal model, its image processor's settings.
+
+        Raises: UnsupportedCheckpoint naming what is not supported.
+        """
         model_type = raw.get("model_type")
         if model_type not in SUPPORTED_MODEL_TYPES:
-            supported = ", ".join(SUPPORTED_MODEL_TYPES)
-            raise UnsupportedCheckpoint(
-                f"model type {model_type!r} is not supported; supported are {supported}"
-            )
-        if raw.get("hidden_act", "silu") != "silu":
-            raise UnsupportedCheckpoint(
-                f"hidden_act {raw['hidden_act']!r} is not supported; supported is 'silu'"
-            )
-        for name in ("attention_bias", "mlp_bias"):
-            if raw.get(name):
-                raise UnsupportedCheckpoint(f"{name} is not supported")
-        if raw.get("partial_rotary_factor") not in (None, 1.0):
-            raise UnsupportedCheckpoint("partial_rotary_factor is not supported")
-        if raw.get("quantization_config"):
-            raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
-        if (
-            any(kind == "sliding_attention" for kind in raw.get("layer_types") or ())
-            and len(set(raw["layer_types"])) > 1
-        ):
-            raise UnsupportedCheckpoint("layer_types: layers of different attention kinds are not supported")
+            raise UnsupportedCheckpoint(_not_supported("model type", model_type, SUPPORTED_MODEL_TYPES))
         try:
-            n_heads = int(raw["num_attention_heads"])
-            dim = int(raw["hidden_size"])
-            return cls(
-                dim=dim,
-                n_layers=int(raw["num_hidden_layers"]),
-                head_dim=int(raw.get("head_dim") or dim // n_heads),
-                hidden_dim=int(raw["intermediate_size"]),
-                n_heads=n_heads,
-                n_kv_heads=int(raw.get("num_key_value_heads") or n_heads),
-                vocab_size=int(raw["vocab_size"]),
-                norm_eps=float(raw.get("rms_norm_eps", 1e-5)),
-                max_seq_len=int(raw.get("max_position_embeddings", 32768)),
-                sliding_window=raw.get("sliding_window"),
-                tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
-                rope=_rope_from_hf(raw),
-            )
+            if is_multimodal(model_type):
+                return _multimodal_from_hf(complete(raw), processor or {})
+            return _text_from_hf(raw)
         except KeyError as error:
             raise UnsupportedCheckpoint(f"config.json lacks {error.args[0]}") from None
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError, AttributeError) as error:
             raise UnsupportedCheckpoint(f"config.json has a value that is not valid: {error}") from error
+
+
+def _not_supported(what: str, given: object, supported: tuple[str, ...]) -> str:
+    return f"{what} {given!r} is not supported; supported are {', '.join(supported)}"
+
+
+def _multimodal_from_hf(raw: dict[str, Any], processor: dict[str, Any]) -> ModelConfig:
+    """Translate a completed configuration of several parts."""
+    text: dict[str, Any] = raw["text_config"]
+    text_types = _TEXT_TYPES[raw["model_type"]]
+    if text["model_type"] not in text_types:
+        raise UnsupportedCheckpoint(_not_supported("text_config: model type", text["model_type"], text_types))
+    _check_quantization(raw)
+    # mistral3 never looks into its text_config for this; llava takes either's word for it. A head that the weights
+    # hold and that differs from the embeddings overrules both (`mezzo.model.checkpoint`).
+    tied = raw["tie_word_embeddings"] or (raw["model_type"] == "llava" and text.get("tie_word_embeddings"))
+    config = _text_from_hf(text | {"tie_word_embeddings": bool(tied)})
+    return replace(config, vision=vision_from_hf(raw, processor))
+
+
+def _text_from_hf(raw: dict[str, Any]) -> ModelConfig:
+    _check_text(raw)
+    n_heads = int(raw["num_attention_heads"])
+    dim = int(raw["hidden_size"])
+    return ModelConfig(
+        dim=dim,
+        n_layers=int(raw["num_hidden_layers"]),
+        head_dim=int(raw.get("head_dim") or dim // n_heads),
+        hidden_dim=int(raw["intermediate_size"]),
+        n_heads=n_heads,
+        n_kv_heads=int(raw.get("num_key_value_heads") or n_heads),
+        vocab_size=int(raw["vocab_size"]),
+        norm_eps=float(raw.get("rms_norm_eps", 1e-5)),
+        max_seq_len=int(raw.get("max_position_embeddings", 32768)),
+        sliding_window=raw.get("sliding_window"),
+        tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
+        rope=_rope_from_hf(raw),
+    )
+
+
+def _check_text(raw: dict[str, Any]) -> None:
+    if raw.get("hidden_act", "silu") != "silu":
+        raise UnsupportedCheckpoint(f"hidden_act {raw['hidden_act']!r} is not supported; supported is 'silu'")
+    for name in ("attention_bias", "mlp_bias"):
+        if raw.get(name):
+            raise UnsupportedCheckpoint(f"{name} is not supported")
+    if raw.get("partial_rotary_factor") not in (None, 1.0):
+        raise UnsupportedCheckpoint("partial_rotary_factor is not supported")
+    _check_quantization(raw)
+    kinds = set(raw.get("layer_types") or ())
+    if "sliding_attention" in kinds and len(kinds) > 1:
+        raise UnsupportedCheckpoint("layer_types: layers of different attention kinds are not supported")
+
+
+def _check_quantization(raw: dict[str, Any]) -> None:
+    if raw.get("quantization_config"):
+        raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
 
 
 _ROPE_KEYS = {

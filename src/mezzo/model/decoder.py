@@ -9,6 +9,8 @@ norms, the rotary embedding and the logits are float32. Measured in docs/decisio
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,16 +82,19 @@ class RopeInputs:
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (arXiv 2002.05202): w2(silu(w1 x) * w3 x), with w1 and w3 in one matrix."""
+    """A gated linear unit (arXiv 2002.05202): w2(act(w1 x) * w3 x), with w1 and w3 in one matrix."""
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype) -> None:
+    def __init__(
+        self, dim: int, hidden_dim: int, dtype: torch.dtype, act: Callable[[Tensor], Tensor] = F.silu
+    ) -> None:
         super().__init__()
-        self.w13 = Linear(config.dim, 2 * config.hidden_dim, dtype)
-        self.w2 = Linear(config.hidden_dim, config.dim, dtype)
+        self.act = act
+        self.w13 = Linear(dim, 2 * hidden_dim, dtype)
+        self.w2 = Linear(hidden_dim, dim, dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         gate, up = self.w13(hidden).chunk(2, dim=-1)
-        return self.w2(F.silu(gate) * up)  # type: ignore[no-any-return]
+        return self.w2(self.act(gate) * up)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -100,7 +105,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, config.norm_eps, dtype)
         self.attention = Attention(config, layer, dtype)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps, dtype)
-        self.feed_forward = FeedForward(config, dtype)
+        self.feed_forward = FeedForward(config.dim, config.hidden_dim, dtype)
 
     def forward(self, hidden: Tensor, rope: RopeInputs, plan: AttentionPlan, cache: KVCache) -> Tensor:
         """hidden (tokens, dim) float32 -> the same."""
@@ -132,14 +137,25 @@ class Decoder(nn.Module):
         return self.output.weight.device
 
     def forward(
-        self, token_ids: Tensor, positions: Tensor, plan: AttentionPlan, cache: KVCache, logits_rows: Tensor
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        plan: AttentionPlan,
+        cache: KVCache,
+        logits_rows: Tensor,
+        image_rows: Tensor | None = None,
+        image_embeddings: Tensor | None = None,
     ) -> Tensor:
         """Compute a step.
 
         Shapes: token_ids, positions (tokens,) int64; logits_rows (rows,) int64, the tokens whose next token is
-        wanted. Returns logits (rows, vocab_size) float32. Writes keys and values of all tokens into `cache`.
+        wanted; image_rows (image tokens,) int64, the tokens whose embeddings are those of images, and
+        image_embeddings (image tokens, dim) float32 in their order, both or neither. Returns logits (rows, vocab_size)
+        float32. Writes keys and values of all tokens into `cache`.
         """
         hidden = self.tok_embeddings(token_ids)
+        if image_rows is not None and image_embeddings is not None:
+            hidden = hidden.index_copy(0, image_rows, image_embeddings)
         rope = RopeInputs(self.rotary, positions, self.dtype)
         for layer in self.layers:
             hidden = layer(hidden, rope, plan, cache)

@@ -24,22 +24,25 @@ def pad_rows(x: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """`x @ weight.T`, without bias.
+    """`x @ weight.T`, plus a bias where there is one.
 
     On the CPU a row's result is the same bits however many rows are computed with it: in float32 the number of rows is
     padded to a multiple of four, in bfloat16 a single row is given a second.
     """
 
-    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, dtype: torch.dtype, *, bias: bool = False
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x (rows, in_features) -> (rows, out_features), in x's dtype."""
         rows = x.shape[0]
         if rows == 1 and x.dtype is torch.bfloat16 and x.device.type == "cpu":
             x = F.pad(x, (0, 0, 0, 1))
-        return F.linear(pad_rows(x), self.weight)[:rows]
+        return F.linear(pad_rows(x), self.weight, self.bias)[:rows]
 
 
 class Head(Linear):
