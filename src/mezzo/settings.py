@@ -147,6 +147,10 @@ class Settings(BaseModel):
     block_size: Annotated[int, Field(ge=1)] = Field(
         default=64, description="Token positions in one block of the KV cache."
     )
+    image_cache_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=16384,
+        description="Tokens of images whose encodings are kept: a picture that comes again is not encoded again.",
+    )
     max_queue: Annotated[int, Field(ge=0)] = Field(
         default=256, description="Most requests that wait for a place; further ones are answered 503."
     )
