@@ -7,12 +7,14 @@ between the rows as Pixtral's prompts have them.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -273,3 +275,67 @@ def test_pixels_are_normalised_as_the_processor_does(pair: Pair) -> None:
     )["pixel_values"]
     ours = normalize(values, pair.config).permute(2, 0, 1)[None].numpy()
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+IN_MEMORY = {
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head.": "lm_head.",
+    "vision_tower.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+
+
+def rename_as_in_memory(folder: Path) -> None:
+    """Give a saved checkpoint the names that its tensors have in memory, as some tools write them."""
+    file = folder / "model.safetensors"
+    renamed = {}
+    for name, tensor in load_file(file).items():
+        (prefix,) = (prefix for prefix in IN_MEMORY if name.startswith(prefix))
+        renamed[IN_MEMORY[prefix] + name.removeprefix(prefix)] = tensor
+    save_file(renamed, file, metadata={"format": "pt"})
+
+
+# Class, tie_word_embeddings of the whole, that of its text_config (None: not said), whether the file has a head of its
+# own.
+TYING = [
+    (Mistral3Config, None, None, True),  # as Mistral Small 3.1 was saved
+    (Mistral3Config, None, None, False),
+    (Mistral3Config, None, False, True),
+    (Mistral3Config, None, True, False),
+    (Mistral3Config, True, False, False),
+    (Mistral3Config, True, True, True),
+    (Mistral3Config, False, True, True),
+    (LlavaConfig, None, None, True),
+    (LlavaConfig, None, True, False),
+    (LlavaConfig, None, True, True),
+    (LlavaConfig, False, True, False),
+]
+
+
+@pytest.mark.parametrize("layout", ["saved", "in memory"])
+@pytest.mark.parametrize(("config_class", "top", "text", "has_head"), TYING)
+def test_tied_embeddings_as_the_reference_reads_them(
+    tmp_path: Path, config_class: Any, top: bool | None, text: bool | None, has_head: bool, layout: str
+) -> None:
+    config = config_class(
+        image_token_index=IMAGE, text_config=TEXT, vision_config=VISION,
+        **(FULL if config_class is LlavaConfig else {}), tie_word_embeddings=not has_head,
+    )  # fmt: skip
+    model = MODELS[config_class](config)
+    randomize(model, seed=5)
+    model.save_pretrained(tmp_path)
+    PROCESSOR.save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    for block, said in ((raw, top), (raw["text_config"], text)):
+        block.pop("tie_word_embeddings", None)
+        if said is not None:
+            block["tie_word_embeddings"] = said
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    if layout == "in memory":
+        rename_as_in_memory(tmp_path)
+    reference = MODELS[config_class].from_pretrained(tmp_path).eval()
+    ours = load_network(tmp_path, ModelConfig.from_folder(tmp_path), dtype=torch.float32, device=CPU)
+    assert ours.config.tied_embeddings is not has_head
+    pair, ids = Pair(reference, ours), prompt([(2, 2)], 1)
+    run = ImageRun(ours, [pair.embeddings(images := pair.images([(2, 2)], 1))])
+    assert_close(run.step({0: ids}), pair.reference_logits(ids, images))
