@@ -20,7 +20,8 @@ from mezzo.engine.config import EngineConfig, Vocabulary
 from mezzo.engine.messages import AddRequest, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig
-from mezzo.prompt.encode import PromptEncoder
+from mezzo.prompt.load import load_encoder
+from mezzo.prompt.parts import NO_ATTACHMENTS
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
 from mezzo.settings import Settings
@@ -67,7 +68,7 @@ class EmbeddedBackend:
         self._folder = folder
         self._client = client
         self._model_config = ModelConfig.from_folder(Path(folder.path))
-        self._encoder = PromptEncoder.from_folder(Path(folder.path))
+        self._encoder = load_encoder(Path(folder.path))
 
     @property
     def is_ready(self) -> bool:
@@ -102,7 +103,7 @@ class EmbeddedBackend:
 
     async def start(self) -> None:
         vocabulary = Vocabulary(
-            token_bytes=self._encoder.tokenizer.token_bytes(), eos_token_ids=self._encoder.eos_token_ids
+            token_bytes=self._encoder.token_bytes(), eos_token_ids=self._encoder.eos_token_ids
         )
         try:
             await self._client.start(vocabulary)
@@ -116,9 +117,10 @@ class EmbeddedBackend:
         self, request: ChatCompletionRequest, *, request_id: str, temperature: float
     ) -> EmbeddedGeneration:
         if _num_chars(request) > _ENCODE_INLINE_CHARS:
-            token_ids = await asyncio.to_thread(self._encoder.encode, request)
+            prompt = await asyncio.to_thread(self._encoder.encode, request, NO_ATTACHMENTS)
         else:
-            token_ids = self._encoder.encode(request)
+            prompt = self._encoder.encode(request, NO_ATTACHMENTS)
+        token_ids = prompt.token_ids
         self._check_length(len(token_ids), request.max_tokens)
         params = SamplingParams(
             temperature=temperature,
