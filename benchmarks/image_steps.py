@@ -133,7 +133,7 @@ def steps_ms(core: EngineCore, load: AddRequest | None) -> list[float]:
         started = time.perf_counter()
         outputs = core.step()
         times.append(1e3 * (time.perf_counter() - started))
-        if load is None and step == 20 or any(output.request_id in ("text", "images") for output in outputs):
+        if (load is None and step == 20) or any(output.request_id in ("text", "images") for output in outputs):
             break
     for stream in range(NUM_STREAMS):
         core.abort(f"s{stream}")

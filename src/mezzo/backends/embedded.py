@@ -163,7 +163,7 @@ class EmbeddedBackend:
             stream = await self._client.submit(message)
         except (EngineFull, EngineUnavailable) as error:
             raise BackendUnavailable(str(error)) from error
-        parsers = [self._encoder.output_parser() for _ in range(request.num_choices)]
+        parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
         return EmbeddedGeneration(self._client, stream, len(prompt.token_ids), parsers)
 
     async def _encode(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:
