@@ -106,7 +106,7 @@ def test_images_are_seen_as_on_the_cpu(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(7)
     reference = Vision(VISION, 192, torch.float32).requires_grad_(False)
     for name, parameter in reference.named_parameters():
-        scale = 1.0 if parameter.ndim == 1 else 1.5 / math.sqrt(parameter[0].numel())
+        scale = 1.0 if parameter.ndim == 1 else 1 / math.sqrt(parameter[0].numel())
         shift = 1.0 if "norm" in name or "ln_pre" in name else 0.0
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale * (1 - 0.7 * shift) + shift)
     with CUDA:

@@ -148,7 +148,7 @@ def randomize(reference: Any, seed: int) -> None:
             elif name.endswith("bias"):
                 parameter.copy_(0.3 * noise)
             else:
-                parameter.copy_(1.5 * noise / parameter[0].numel() ** 0.5)
+                parameter.copy_(1.25 * noise / parameter[0].numel() ** 0.5)
 
 
 def prompt(shapes: list[tuple[int, int]], seed: int) -> torch.Tensor:
