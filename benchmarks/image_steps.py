@@ -69,18 +69,14 @@ def make_network(dtype: torch.dtype) -> Network:
 
 def make_core(network: Network, dtype: torch.dtype) -> EngineCore:
     config = EngineConfig(folder="unused", image_cache_tokens=0)
-    cache = KVCache(
-        network.config, num_blocks=400, block_size=config.block_size, dtype=dtype, device=CPU
-    )
+    cache = KVCache(network.config, num_blocks=400, block_size=config.block_size, dtype=dtype, device=CPU)
     vocabulary = Vocabulary(token_bytes=(), eos_token_ids=frozenset())
     return EngineCore(config, vocabulary, Runner(network, cache))
 
 
 def text_request(num_tokens: int) -> AddRequest:
     token_ids = [7 * position % 1000 for position in range(num_tokens)]
-    return AddRequest(
-        request_id="text", prompt_token_ids=token_ids, params=SamplingParams(max_tokens=1)
-    )
+    return AddRequest(request_id="text", prompt_token_ids=token_ids, params=SamplingParams(max_tokens=1))
 
 
 def image_request(num_images: int, edge: int) -> AddRequest:
@@ -102,9 +98,7 @@ def image_request(num_images: int, edge: int) -> AddRequest:
         )
         token_ids += layout
     params = SamplingParams(max_tokens=1)
-    return AddRequest(
-        request_id="images", prompt_token_ids=token_ids, params=params, images=tuple(images)
-    )
+    return AddRequest(request_id="images", prompt_token_ids=token_ids, params=params, images=tuple(images))
 
 
 LOADS: dict[str, Callable[[], AddRequest | None]] = {
@@ -133,7 +127,9 @@ def steps_ms(core: EngineCore, load: AddRequest | None) -> list[float]:
         started = time.perf_counter()
         outputs = core.step()
         times.append(1e3 * (time.perf_counter() - started))
-        if (load is None and step == 20) or any(output.request_id in ("text", "images") for output in outputs):
+        if (load is None and step == 20) or any(
+            output.request_id in ("text", "images") for output in outputs
+        ):
             break
     for stream in range(NUM_STREAMS):
         core.abort(f"s{stream}")

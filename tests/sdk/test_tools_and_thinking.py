@@ -77,7 +77,9 @@ def thinking(text: str) -> dict[str, Any]:
 
 
 def dumped(content: Any) -> Any:
-    return [chunk.model_dump(exclude_unset=True) for chunk in content] if isinstance(content, list) else content
+    return (
+        [chunk.model_dump(exclude_unset=True) for chunk in content] if isinstance(content, list) else content
+    )
 
 
 def test_a_call_comes_back_and_its_result_is_read(scripted: tuple[str, Scripted]) -> None:

@@ -36,8 +36,10 @@ log = structlog.get_logger()
 
 # Threads that wait for each other sleep instead of spinning. A step has hundreds of such waits, and where any other
 # process wants a core (the server itself does) the spinning one keeps it from the thread that is waited for: a step
-# then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md. An operator's own value wins.
-_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+# then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md.
+# And Intel's matrix library rounds a row alike, whatever rows and threads it is computed with
+# (docs/decisions/0015-products-that-round-alike.md). An operator's own values win.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "MKL_CBWR": "AUTO,STRICT"}
 _STOP_TIMEOUT_S = 5.0
 _MAX_BACKOFF_S = 30.0
 # A request that comes while the engine loads or restarts waits this long before it is told to come back.
@@ -155,7 +157,7 @@ class EngineClient:
                 [sys.executable, "-m", "mezzo.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**_WORKER_ENVIRONMENT, **os.environ},
+                env={**WORKER_ENVIRONMENT, **os.environ},
                 stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
             )
         self._socket = ours
