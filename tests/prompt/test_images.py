@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mezzo.prompt.image_headers import ImageLimits
-from mezzo.prompt.images import ImageProcessor, UnsupportedImages, check_header
+from mezzo.prompt.images import ImageProcessor, check_header
 from mezzo.prompt.parts import ImagePart
 from mezzo.protocol.errors import InvalidFile
 
@@ -303,72 +301,6 @@ def test_only_a_few_are_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
         assert not entered.acquire(timeout=0.2)
         release.set()
         assert all(future.result().shape == (8, 8, 3) for future in futures)
-
-
-class TestFromFolder:
-    @staticmethod
-    def folder(path: Path, **files: object) -> Path:
-        for name, content in files.items():
-            (path / f"{name}.json").write_text(json.dumps(content))
-        return path
-
-    def test_a_text_checkpoint_has_none(self, tmp_path: Path) -> None:
-        assert ImageProcessor.from_folder(self.folder(tmp_path, config={"model_type": "llama"})) is None
-
-    def test_a_mistral3_checkpoint(self, tmp_path: Path) -> None:
-        folder = self.folder(
-            tmp_path,
-            config={"vision_config": {"model_type": "pixtral", "patch_size": 14}, "spatial_merge_size": 2},
-            processor_config={"patch_size": 14, "spatial_merge_size": 2},
-            preprocessor_config={"patch_size": {"height": 14, "width": 14}, "size": {"longest_edge": 1540}},
-        )
-        assert ImageProcessor.from_folder(folder) == PROCESSOR
-
-    def test_the_newer_form_has_it_all_in_one_file(self, tmp_path: Path) -> None:
-        inner = {"patch_size": {"height": 14, "width": 14}, "size": {"longest_edge": 1540}, "resample": 3}
-        folder = self.folder(
-            tmp_path,
-            config={"vision_config": {}, "spatial_merge_size": 2} | {"vision_config": {"patch_size": 14}},
-            processor_config={"image_processor": inner, "patch_size": 14, "spatial_merge_size": 2},
-        )
-        assert ImageProcessor.from_folder(folder) == PROCESSOR
-
-    def test_defaults_are_those_of_transformers(self, tmp_path: Path) -> None:
-        folder = self.folder(tmp_path, config={"vision_config": {"model_type": "pixtral"}})
-        assert ImageProcessor.from_folder(folder) == ImageProcessor(patch_size=16, longest_edge=1024)
-
-    def test_limits_are_the_callers(self, tmp_path: Path) -> None:
-        folder = self.folder(tmp_path, config={"vision_config": {"model_type": "pixtral"}})
-        processor = ImageProcessor.from_folder(folder, limits=ImageLimits(max_bytes=10))
-        assert processor is not None
-        assert processor.limits.max_bytes == 10
-
-    @pytest.mark.parametrize(
-        ("files", "words"),
-        [
-            ({"config": {"vision_config": {"model_type": "siglip"}}}, "siglip"),
-            (
-                {"config": {"vision_config": {"patch_size": 14}}, "processor_config": {"patch_size": 16}},
-                "differs",
-            ),
-            ({"config": {"vision_config": {"patch_size": 0}}}, "patch_size 0"),
-            ({"config": {"vision_config": {"patch_size": {"height": 14, "width": 16}}}}, "patch_size"),
-            ({"config": {"vision_config": {"patch_size": True}}}, "patch_size True"),
-            (
-                {"config": {"vision_config": {"patch_size": 14}}, "preprocessor_config": {"resample": 2}},
-                "resample 2",
-            ),
-            (
-                {"config": {"vision_config": {"patch_size": 14}}, "preprocessor_config": {"size": "big"}},
-                "size",
-            ),
-        ],
-    )
-    def test_what_is_not_supported_is_refused(
-        self, tmp_path: Path, files: dict[str, Any], words: str
-    ) -> None:
-        with pytest.raises(UnsupportedImages, match=words):
-            ImageProcessor.from_folder(self.folder(tmp_path, **files))
 
 
 def test_header_check_and_preparation_agree_on_the_grid() -> None:

@@ -54,7 +54,7 @@ class ImageLimits:
 
     max_bytes    of the file
     max_edge     pixels, either edge
-    max_pixels   of the whole image; decoding takes up to 7 bytes of memory for each
+    max_pixels   of the whole image; decoding takes up to 10 bytes of memory for each
     """
 
     max_bytes: int = 20 * 1024 * 1024

@@ -66,7 +66,7 @@ class ImageProcessor:
     spatial_merge_size: int = 1
     rounding: Literal["floor", "nearest"] = "floor"
     limits: ImageLimits = field(default_factory=ImageLimits)
-    # A decoded image may take 700 MB, so few are decoded at a time.
+    # An image may take a gigabyte while it is decoded, so few are at a time.
     _decoding: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(_MAX_CONCURRENT_DECODES),
         init=False,
@@ -79,7 +79,7 @@ class ImageProcessor:
         """Read how a Hugging Face checkpoint wants its images; None if it has no vision encoder.
 
         `processor_config.json`, then `preprocessor_config.json`, then `config.json`; what none of them says is as
-        in transformers: patches of 16, not merged, 1024 for the longest edge.
+        in transformers: patches of 16, merged by 2 in models of type mistral3 and else not, 1024 for the longest edge.
         Raises: UnsupportedImages for an encoder other than Pixtral's, another way of resizing, or files that
         contradict each other; UnsupportedTokenizer for a file that is no JSON object.
         """
@@ -99,13 +99,13 @@ class ImageProcessor:
                 f"resample {images['resample']} is not supported, only {_BICUBIC} (bicubic)"
             )
         patch_size = _agreed("patch_size", processor, vision, images)
-        # The default differs by model class, but checkpoints of those that merge say by how much.
         merge_size = _agreed("spatial_merge_size", processor, config)
+        default_merge_size = 2 if config.get("model_type") == "mistral3" else 1
         size = images.get("size", {})
         return cls(
             patch_size=16 if patch_size is None else patch_size,
             longest_edge=_edge(size, "size", default=1024),
-            spatial_merge_size=1 if merge_size is None else merge_size,
+            spatial_merge_size=default_merge_size if merge_size is None else merge_size,
             limits=limits or ImageLimits(),
         )
 

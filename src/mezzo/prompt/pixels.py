@@ -34,7 +34,6 @@ def decode_rgb(data: bytes, header: ImageHeader) -> Image.Image:
     Of an animation, the first frame. EXIF's orientation is applied. What is transparent becomes white. 16 bits a
     channel are scaled to 8 by dropping the lower half, grey and RGB alike. CMYK goes through Pillow's plain
     conversion, which takes every CMYK JPEG as inverted, as Adobe writes them; colour profiles are not applied.
-    Takes memory for the decoded image and once more for its RGB.
     Raises: ImageError if the file is broken or cut off.
     """
     try:
@@ -42,7 +41,9 @@ def decode_rgb(data: bytes, header: ImageHeader) -> Image.Image:
         # What was judged must be what is decoded.
         if image.size == (header.width, header.height):
             image.load()
-            return _upright(_to_rgb(image), header.orientation)
+            rgb = _to_rgb(image)
+            del image  # before turning makes a third copy
+            return _upright(rgb, header.orientation)
     # Whatever is wrong with a file, Pillow's decoders say it with many kinds of exceptions.
     except Exception as error:
         is_cut = "truncated" in str(error).lower()
@@ -60,7 +61,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     return _on_white(image)
 
 
