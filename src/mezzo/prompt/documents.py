@@ -104,7 +104,7 @@ class DocumentReader:
             return (TextPart(f"[Document: {title}]\n\n{text}\n[End of document: {title}]"),)
         async with self._slots:
             output = await self._run(data, where)
-        return self._parts(output, title, where)
+        return await asyncio.to_thread(self._parts, output, title, where)
 
     async def _run(self, data: bytes, where: str) -> bytes:
         """Return what the worker says of a PDF."""
@@ -138,10 +138,11 @@ class DocumentReader:
         """Read the worker's answer. It read a stranger's file, so it is believed no more than that."""
         try:
             pages, end = _read_messages(output)
-        except (ValueError, KeyError, TypeError):
+            refusal = self._refusal(end, where) if "error" in end else None
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise _broken(where) from None
-        if "error" in end:
-            raise self._refusal(end, where)
+        if refusal is not None:
+            raise refusal
         count = f"{len(pages)} page{'' if len(pages) == 1 else 's'}"
         parts: list[Part] = [TextPart(f"[Document: {title}, {count}]\n")]
         for number, (text, image) in enumerate(pages, 1):
@@ -157,12 +158,13 @@ class DocumentReader:
             return TooManyPages(int(message["pages"]), limits.max_pages, where=where)
         if error == "characters":
             return self._too_long(where)
+        page = int(message.get("page", 0))
         words = {
             "encrypted": "Document is encrypted.",
             "images": f"The document has more than {limits.max_page_images} pages without text.",
             "memory": "The document takes too much memory to read.",
-            "size": f"Page {message.get('page')} of the document has an invalid size.",
-            "page": f"Page {message.get('page')} of the document cannot be read.",
+            "size": f"Page {page} of the document has an invalid size.",
+            "page": f"Page {page} of the document cannot be read.",
         }
         return _invalid(where, words[error]) if error in words else _broken(where)
 
@@ -203,17 +205,20 @@ async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
 
 
 def _read_messages(output: bytes) -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
-    """Return the pages and the line that ends them. Raises: ValueError, KeyError or TypeError if it is malformed."""
+    """Return the pages and the line that ends them. Raises: several kinds of errors if it is malformed."""
     pages: list[tuple[str, bytes]] = []
     start = 0
     while True:
         end = output.index(b"\n", start)
         message = json.loads(output[start:end])
+        if not isinstance(message, dict):
+            raise TypeError("not an object")
         if "done" in message or "error" in message:
             return pages, message
         start = end + 1 + int(message["image"])
         if not isinstance(message["text"], str) or not end < start <= len(output):
             raise ValueError("malformed page")
+        message["text"].encode()  # half of a surrogate pair is no text
         pages.append((message["text"], output[end + 1 : start]))
 
 
