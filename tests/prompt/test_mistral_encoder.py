@@ -126,15 +126,8 @@ class TestReadableTokens:
             "6 [AVAILABLE_TOOLS]",  # before the last user message
             *["1501 ▁[", '7567 {"', "1891 type", '2032 ":', '1113 ▁"', "3396 function", '1316 ",', '1113 ▁"'],
             *["3396 function", '2032 ":', '10598 ▁{"', "1629 name", '2032 ":', '1113 ▁"', "4074 now"],
-            *[
-                '1316 ",',
-                '1113 ▁"',
-                "7286 description",
-                '2032 ":',
-                '8657 ▁"",',
-                '1113 ▁"',
-                "12206 parameters",
-            ],
+            *['1316 ",', '1113 ▁"', "7286 description", '2032 ":'],
+            *['8657 ▁"",', '1113 ▁"', "12206 parameters"],
             *['2032 ":', "1139 ▁{", "1743 }}", "10925 }]"],
             "7 [/AVAILABLE_TOOLS]",
             "3 [INST]",
@@ -483,11 +476,20 @@ class TestDamagedFiles:
         with pytest.raises(UnsupportedTokenizer, match="Unknown version: v99"):
             MistralEncoder.from_file(write_tekken(tmp_path / "tekken.json", "v99"))
 
-    def test_a_sentencepiece_model_under_a_later_version_s_name(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("own", "name", "missing"),
+        [("v7", "v11", "ARGS"), ("v3", "v7", "BEGIN_SYSTEM"), ("v3", "v3m1", "img_break")],
+    )
+    def test_a_sentencepiece_model_under_another_version_s_name(
+        self, tmp_path: Path, own: str, name: str, missing: str
+    ) -> None:
         """Its prompts would be full of `<unk>`."""
-        file = tmp_path / "tokenizer.model.v11"
-        file.write_bytes(tokenizer_file("sentencepiece-v7").read_bytes())
-        with pytest.raises(UnsupportedTokenizer, match="has no token ARGS, which prompts of v11 need"):
+        file = tmp_path / f"tokenizer.model.{name}"
+        file.write_bytes(tokenizer_file(f"sentencepiece-{own}").read_bytes())
+        version = name.removesuffix("m1")
+        with pytest.raises(
+            UnsupportedTokenizer, match=f"has no token {missing}, which prompts of {version} need"
+        ):
             MistralEncoder.from_file(file)
 
     def test_settings_are_missing(self, tmp_path: Path) -> None:
