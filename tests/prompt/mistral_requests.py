@@ -7,11 +7,9 @@ import io
 import json
 from typing import Any
 
-import numpy as np
 from mistral_common.protocol.instruct.request import ChatCompletionRequest as MistralRequest
 from PIL import Image
 
-from mezzo.prompt.images import PreparedImage
 from mezzo.prompt.parts import Attachments, ImagePart
 
 ID, ID2 = "k3ZpQ9aB1", "Zz0000009"
@@ -155,19 +153,3 @@ def attachments(wire: dict[str, Any]) -> Attachments:
                 data = base64.b64decode(chunk["image_url"].partition(",")[2])
                 found[position, index] = (ImagePart(data, f"messages[{position}].content[{index}]"),)
     return Attachments(found)
-
-
-class PlainImages:
-    """An image processor in a few lines: sizes as mistral_common has them, pixels by Pillow."""
-
-    def __init__(self, token_size: int, longest_edge: int) -> None:
-        self._token_size = token_size
-        self._longest_edge = longest_edge
-
-    def prepare(self, part: ImagePart) -> PreparedImage:
-        opened = Image.open(io.BytesIO(part.data)).convert("RGB")
-        scale = min(1.0, self._longest_edge / max(opened.size))
-        width, height = (max(1, round(edge * scale)) for edge in opened.size)
-        columns, rows = (-(-edge // self._token_size) for edge in (width, height))
-        resized = opened.resize((columns * self._token_size, rows * self._token_size))
-        return PreparedImage(np.asarray(resized), rows, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,7 +29,6 @@ from tests.prompt.mistral_requests import (
     ID,
     ONE_CALL,
     SHAPES,
-    PlainImages,
     assistant,
     attachments,
     calls,
@@ -53,13 +52,7 @@ def reference(name: str) -> Any:
 
 @cache
 def encoder(name: str) -> MistralEncoder:
-    read = MistralEncoder.from_file(tokenizer_file(name))
-    config = getattr(reference(name).instruct_tokenizer.image_encoder, "image_config", None)
-    if config is None:
-        return read
-    images = PlainImages(config.image_patch_size * config.spatial_merge_size, config.max_image_size)
-    tokenizer: Any = MistralTokenizer.from_file(str(tokenizer_file(name)), mode=cast(Any, "serving"))
-    return MistralEncoder(tokenizer, cast(Any, images))
+    return MistralEncoder.from_file(tokenizer_file(name))
 
 
 def request(**fields: Any) -> ChatCompletionRequest:
