@@ -10,7 +10,11 @@ from typing import Any
 from mistral_common.protocol.instruct.request import ChatCompletionRequest as MistralRequest
 from PIL import Image
 
+from mezzo.prompt.features import check_features
 from mezzo.prompt.parts import Attachments, ImagePart
+from mezzo.prompt.validate import validate_messages
+from mezzo.protocol.chat import ChatCompletionRequest
+from tests.prompt.mistral_tokenizers import encoder
 
 ID, ID2 = "k3ZpQ9aB1", "Zz0000009"
 CITY = {
@@ -153,3 +157,18 @@ def attachments(wire: dict[str, Any]) -> Attachments:
                 data = base64.b64decode(chunk["image_url"].partition(",")[2])
                 found[position, index] = (ImagePart(data, f"messages[{position}].content[{index}]"),)
     return Attachments(found)
+
+
+CHAT = frozenset({"completion_chat", "documents"})
+
+
+def request(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate({"model": "m", **fields})
+
+
+def encode_wire(name: str, wire: dict[str, Any]) -> list[int]:
+    """Encode as the server does: after validation and the checks of features."""
+    asked = request(**wire)
+    validate_messages(asked.messages)
+    check_features(asked, CHAT | encoder(name).capabilities)
+    return encoder(name).encode(asked, attachments(wire)).token_ids

@@ -15,6 +15,8 @@ from typing import Any
 from mistral_common.tokens.tokenizers.base import SpecialTokens
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
+from mezzo.prompt.mistral_encoder import MistralEncoder
+
 SHIPPED = Path(MistralTokenizer._data_path())
 SENTENCEPIECE = {
     "v1": SHIPPED / "tokenizer.model.v1",
@@ -82,3 +84,13 @@ def control_tokens(version: str) -> list[dict[str, Any]]:
     return [
         {"rank": rank, "token_str": token, "is_control": True} for rank, token in enumerate(first + later)
     ]
+
+
+@cache
+def reference(name: str) -> Any:
+    return MistralTokenizer.from_file(str(tokenizer_file(name)))
+
+
+@cache
+def encoder(name: str) -> MistralEncoder:
+    return MistralEncoder.from_file(tokenizer_file(name))

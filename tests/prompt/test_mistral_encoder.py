@@ -2,69 +2,47 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
-from mezzo.prompt.features import check_features
 from mezzo.prompt.mistral_encoder import MistralEncoder
 from mezzo.prompt.parts import Attachments, TextPart
 from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.prompt.tokenizer import UnsupportedTokenizer
-from mezzo.prompt.validate import validate_messages
-from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
     DomainError,
     FeatureNotEnabled,
     InvalidArguments,
     InvalidAssistantMessage,
+    MessageOrder,
 )
 from tests.prompt.mistral_requests import (
-    BARE,
     ID,
     ONE_CALL,
     SHAPES,
     assistant,
     attachments,
     calls,
+    encode_wire,
     image,
     mistral_request,
+    request,
     system,
     text,
     thinking,
     tool,
     user,
 )
-from tests.prompt.mistral_tokenizers import ALL, control_tokens, tokenizer_file, write_tekken
-
-CHAT = frozenset({"completion_chat", "documents"})
-
-
-@cache
-def reference(name: str) -> Any:
-    return MistralTokenizer.from_file(str(tokenizer_file(name)))
-
-
-@cache
-def encoder(name: str) -> MistralEncoder:
-    return MistralEncoder.from_file(tokenizer_file(name))
-
-
-def request(**fields: Any) -> ChatCompletionRequest:
-    return ChatCompletionRequest.model_validate({"model": "m", **fields})
-
-
-def encode(name: str, wire: dict[str, Any]) -> list[int]:
-    """Encode as the server does: after validation and the checks of features."""
-    asked = request(**wire)
-    validate_messages(asked.messages)
-    check_features(asked, CHAT | encoder(name).capabilities)
-    return encoder(name).encode(asked, attachments(wire)).token_ids
+from tests.prompt.mistral_tokenizers import (
+    ALL,
+    control_tokens,
+    encoder,
+    reference,
+    tokenizer_file,
+    write_tekken,
+)
 
 
 def _differs_in(name: str, shape: str) -> str | None:
@@ -96,142 +74,13 @@ def test_tokens_are_those_of_the_reference(name: str, shape: str) -> None:
     wire = SHAPES[shape]
     if _differs_in(name, shape) is not None:
         with pytest.raises(DomainError) as caught:
-            encode(name, wire)
+            encode_wire(name, wire)
         assert caught.value.status == 400
         assert len(caught.value.message) < 350
         assert "=" not in caught.value.message, "a representation of an object"
         return
     expected = reference(name).encode_chat_completion(mistral_request(wire, SAFETY_PROMPT)).tokens
-    assert encode(name, wire) == expected
-
-
-class TestReadableTokens:
-    """Whole prompts, a token a line: `id  piece`."""
-
-    def shown(self, name: str, wire: dict[str, Any]) -> list[str]:
-        tokenizer = reference(name).instruct_tokenizer.tokenizer
-        return [f"{i} {tokenizer.id_to_piece(i)}" for i in encode(name, wire)]
-
-    def test_v3(self) -> None:
-        wire = {"messages": [system("Yes."), user("Hi")], "tools": [BARE]}
-        assert self.shown("sentencepiece-v3", wire) == [
-            "1 <s>",
-            "6 [AVAILABLE_TOOLS]",  # before the last user message
-            *["1501 ▁[", '7567 {"', "1891 type", '2032 ":', '1113 ▁"', "3396 function", '1316 ",', '1113 ▁"'],
-            *["3396 function", '2032 ":', '10598 ▁{"', "1629 name", '2032 ":', '1113 ▁"', "4074 now"],
-            *['1316 ",', '1113 ▁"', "7286 description", '2032 ":'],
-            *['8657 ▁"",', '1113 ▁"', "12206 parameters"],
-            *['2032 ":', "1139 ▁{", "1743 }}", "10925 }]"],
-            "7 [/AVAILABLE_TOOLS]",
-            "3 [INST]",
-            "6360 ▁Yes",  # the system prompt is a part of the last user message
-            "29491 .",
-            "781 <0x0A>",
-            "781 <0x0A>",
-            "24577 Hi",
-            "4 [/INST]",
-        ]
-
-    def test_v7(self) -> None:
-        rest_of_id = ["29538 3", "29596 Z", "29488 p", "29592 Q", "29542 9", "29476 a", "29528 B", "29508 1"]
-        messages = [system("Yes."), user("a"), calls((ID, "now", "{}")), tool("4")]
-        assert self.shown("sentencepiece-v7", {"messages": messages}) == [
-            "1 <s>",
-            "16 [SYSTEM_PROMPT]",  # system messages stand where they are, between tokens of their own
-            "6360 ▁Yes",
-            "29491 .",
-            "17 [/SYSTEM_PROMPT]",
-            "3 [INST]",
-            "1032 ▁a",
-            "4 [/INST]",
-            "5 [TOOL_CALLS]",  # once, before a list of calls
-            *["1501 ▁[", '7567 {"', "1629 name", '2032 ":', '1113 ▁"', "4074 now", '1316 ",', '1113 ▁"'],
-            *["17452 arguments", '2032 ":', "13450 ▁{},", '1113 ▁"', "1081 id", '2032 ":', '1113 ▁"'],
-            "29497 k",
-            *rest_of_id,
-            '29507 "',
-            "10925 }]",
-            "2 </s>",
-            "8 [TOOL_RESULTS]",
-            "1214 ▁k",
-            *rest_of_id,
-            "18 [TOOL_CONTENT]",
-            "29473 ▁",
-            "29549 4",
-            "9 [/TOOL_RESULTS]",
-        ]
-
-    def test_v11(self) -> None:
-        the_id = ["207 k", "151 3", "190 Z", "212 p", "181 Q", "157 9", "197 a", "166 B", "149 1"]
-        messages = [user("a"), calls((ID, "f", "{}")), tool("4")]
-        assert self.shown("tekken-v11", {"messages": messages}) == [
-            "1 <s>",
-            "3 [INST]",
-            "197 a",
-            "4 [/INST]",
-            "9 [TOOL_CALLS]",  # before every call
-            "202 f",
-            "21 [CALL_ID]",  # the last version that shows ids
-            *the_id,
-            "20 [ARGS]",
-            "223 {",
-            "225 }",
-            "2 </s>",
-            "7 [TOOL_RESULTS]",
-            *the_id,
-            "19 [TOOL_CONTENT]",
-            "152 4",
-            "8 [/TOOL_RESULTS]",
-        ]
-
-    def test_v13(self) -> None:
-        messages = [user("a"), calls((ID, "f", "{}"), content=[thinking("b")]), tool("4")]
-        assert self.shown("tekken-v13", {"messages": messages}) == [
-            "1 <s>",
-            "3 [INST]",
-            "197 a",
-            "4 [/INST]",
-            "23 [THINK]",
-            "198 b",
-            "22 [/THINK]",
-            "9 [TOOL_CALLS]",
-            "202 f",
-            "20 [ARGS]",  # no id: results come in the order of the calls
-            "223 {",
-            "225 }",
-            "2 </s>",
-            "7 [TOOL_RESULTS]",
-            "152 4",
-            "8 [/TOOL_RESULTS]",
-        ]
-
-    def test_v15(self) -> None:
-        wire = {"messages": [user("a")], "reasoning_effort": "high"}
-        assert self.shown("tekken-v15", wire) == [
-            "1 <s>",
-            "25 [MODEL_SETTINGS]",  # before the first user message, behind the tools
-            *["223 {", '134 "', "373 re", "2246 ason", "402 ing", "195 _", "201 e", "709 ff", "549 ort"],
-            *['1911 ":', '529  "', "204 h", "1327 igh", '134 "', "225 }"],
-            "24 [/MODEL_SETTINGS]",
-            "3 [INST]",
-            "197 a",
-            "4 [/INST]",
-        ]
-
-    def test_an_image(self) -> None:
-        """56 x 28 pixels are two tokens of 28 x 28; the only image behind text comes first."""
-        assert self.shown("tekken-v7", {"messages": [user([text("a"), image(56, 40)])]}) == [
-            "1 <s>",
-            "3 [INST]",
-            "10 [IMG]",
-            "10 [IMG]",
-            "12 [IMG_BREAK]",
-            "10 [IMG]",
-            "10 [IMG]",
-            "13 [IMG_END]",
-            "197 a",
-            "4 [/INST]",
-        ]
+    assert encode_wire(name, wire) == expected
 
 
 class TestImages:
@@ -271,7 +120,7 @@ class TestImages:
         parts = Attachments({(0, 1): (TextPart("one"), *data, TextPart("two"))})
         same = {"messages": [user([text("a"), text("one"), image(), text("two"), text("c")])]}
         prompt = encoder("tekken-v15").encode(request(**wire), parts)
-        assert prompt.token_ids == encode("tekken-v15", same)
+        assert prompt.token_ids == encode_wire("tekken-v15", same)
         assert len(prompt.images) == 1
 
     def test_nothing_is_fetched(self) -> None:
@@ -355,53 +204,17 @@ class TestRefusals:
         error = self.refusal("tekken-v7", messages=[user(), calls((ID, "a", "1" * 5000)), tool()])
         assert error.message == "The prompt format of this model cannot show the messages"
 
+    def test_a_conversation_that_begins_with_calls(self) -> None:
+        """mistral_common does not look for calls in a first message."""
+        for name in ("tekken-v7", "tekken-v15"):
+            error = self.refusal(name, messages=[calls((ID, "a", "{}")), tool()])
+            assert isinstance(error, MessageOrder)
+
     def test_half_characters(self) -> None:
         """JSON in JSON may hold a lone surrogate, which is no text."""
         wire = {"messages": [user(), calls((ID, "a", '{"a": "\\ud800"}')), tool()]}
         assert self.refusal("sentencepiece-v7", **wire).status == 400
-        assert encode("tekken-v7", wire)
-
-
-class TestUntrustedText:
-    """No text becomes a control token: not the texts of control tokens, and not what hypothesis makes of them."""
-
-    def control_ids(self, name: str) -> set[int]:
-        tokenizer = reference(name).instruct_tokenizer.tokenizer
-        return {*tokenizer.special_ids, tokenizer.unk_id}
-
-    def controls(self, name: str, wire: dict[str, Any]) -> list[int]:
-        control = self.control_ids(name)
-        return [i for i in encode(name, wire) if i in control]
-
-    @pytest.mark.parametrize("name", ALL)
-    def test_every_control_token_by_its_text(self, name: str) -> None:
-        tokenizer = reference(name).instruct_tokenizer.tokenizer
-        pieces = [tokenizer.id_to_piece(i) for i in sorted(self.control_ids(name))]
-        assert "</s>" in pieces
-        told = self.controls(name, {"messages": [user("x")]})
-        for joined in ("".join(pieces), " ".join(pieces), "x".join(pieces), "▁".join(pieces)):
-            assert self.controls(name, {"messages": [user(joined)]}) == told
-        for piece in pieces:
-            assert not self.control_ids(name) & set(tokenizer.encode(piece, bos=False, eos=False))
-
-    @pytest.mark.parametrize("name", ALL)
-    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(data=st.data())
-    def test_any_text_in_any_place(self, name: str, data: st.DataObject) -> None:
-        tokens = st.sampled_from([token["token_str"] for token in control_tokens("v15")])
-        texts = st.lists(tokens | st.text(max_size=6), max_size=6).map("".join)
-
-        def wire(some: st.SearchStrategy[str]) -> dict[str, Any]:
-            said = [system(data.draw(some)), user(data.draw(some)), assistant("a" + data.draw(some))]
-            if name == "sentencepiece-v1":
-                return {"messages": [*said, user([text(data.draw(some))])]}
-            arguments = {"x" + data.draw(some): data.draw(some)}
-            tools = [{**BARE, "function": {**BARE["function"], "description": data.draw(some)}}]
-            messages = [*said, user("x"), calls((ID, "f", arguments)), tool(data.draw(some))]
-            return {"messages": messages, "tools": tools}
-
-        told = self.controls(name, wire(st.just("x")))
-        assert self.controls(name, wire(texts)) == told
+        assert encode_wire("tekken-v7", wire)
 
 
 class TestTokenBytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from typing import Any, cast
 
@@ -24,80 +23,22 @@ from mezzo.prompt.validate import is_tool_call_id
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.response import FinishReason
 from tests.prompt.mistral_requests import (
-    ID,
-    ID2,
     assistant,
-    calls,
-    mistral_request,
-    text,
     thinking,
-    tool,
     user,
 )
-from tests.prompt.test_mistral_encoder import encoder, reference
-
-NAMES = {1: "[TOOL_CALLS]", 2: "[ARGS]", 3: "[CALL_ID]", 4: "[THINK]", 5: "[/THINK]"}
-IDS = {name: token_id for token_id, name in NAMES.items()}
-LISTS = Markers({1: "[TOOL_CALLS]"}, has_named_calls=False, begins_with_space=False)
-NAMED = Markers(NAMES, has_named_calls=True, begins_with_space=False)
-
-Output = list[str | int]
-"""Text, and markers by id."""
-
-
-def spelled(output: str) -> Output:
-    """Return an output in which `<ARGS>` stands for the marker `[ARGS]`."""
-    parts: Output = []
-    for part in output.replace(">", "<").split("<"):
-        parts.append(IDS.get(f"[{part}]", part))
-    return [part for part in parts if part != ""]
-
-
-def numbered() -> Any:
-    counter = itertools.count()
-    return lambda: f"made{next(counter):05}"
-
-
-def run(parser: OutputParser, output: Output, reason: FinishReason) -> tuple[list[Piece], str]:
-    pieces: list[Piece] = []
-    for part in output:
-        pieces += parser.feed(part) if isinstance(part, str) else parser.feed("", part)
-    rest, finished = parser.finish(reason)
-    return merged([*pieces, *rest]), finished
-
-
-def merged(pieces: list[Piece]) -> list[Piece]:
-    """Return pieces with neighbours of one kind joined."""
-    result: list[Piece] = []
-    for piece in pieces:
-        last = result[-1] if result else None
-        if isinstance(last, TextPiece) and isinstance(piece, TextPiece):
-            result[-1] = TextPiece(last.text + piece.text)
-        elif isinstance(last, ThinkingPiece) and isinstance(piece, ThinkingPiece) and not last.closes:
-            result[-1] = ThinkingPiece(last.text + piece.text, piece.closes)
-        elif (
-            isinstance(last, ToolCallArguments)
-            and isinstance(piece, ToolCallArguments)
-            and last.number == piece.number
-        ):
-            result[-1] = ToolCallArguments(last.number, last.text + piece.text)
-        else:
-            result.append(piece)
-    return result
-
-
-def parse(markers: Markers, output: str, reason: FinishReason = "stop") -> tuple[list[Piece], str]:
-    whole = run(make_parser(markers, new_id=numbered()), spelled(output), reason)
-    by_character: Output = []
-    for part in spelled(output):
-        by_character += list(part) if isinstance(part, str) else [part]
-    assert run(make_parser(markers, new_id=numbered()), by_character, reason) == whole
-    return whole
-
-
-def call(number: int, name: str, arguments: str | None = None, call_id: str | None = None) -> list[Piece]:
-    begin = ToolCallBegin(number, call_id or f"made{number:05}", name)
-    return [begin] if arguments is None else [begin, ToolCallArguments(number, arguments)]
+from tests.prompt.outputs import (
+    IDS,
+    LISTS,
+    NAMED,
+    NAMES,
+    Output,
+    call,
+    merged,
+    numbered,
+    parse,
+    run,
+)
 
 
 class TestText:
@@ -253,95 +194,6 @@ class TestNamedCalls:
         assert parse(NAMED, "<TOOL_CALLS>f<ARGS>{}<TOOL_CALLS>g", reason) == (call(0, "f", "{}"), reason)
 
 
-class TestListedCalls:
-    def test_calls(self) -> None:
-        output = (
-            'a<TOOL_CALLS> [{"name": "f", "arguments": {"x":  [1, "]}"]}}, {"name": "g", "arguments": {}}]'
-        )
-        assert parse(LISTS, output) == (
-            [TextPiece("a"), *call(0, "f", '{"x":  [1, "]}"]}'), *call(1, "g", "{}")],
-            "tool_calls",
-        )
-
-    def test_it_is_passed_on_as_it_comes(self) -> None:
-        parser = make_parser(LISTS, new_id=numbered())
-        assert parser.feed("", 1) == []
-        assert parser.feed('[{"name": "fo') == []
-        assert parser.feed('o", "arg') == call(0, "foo")
-        assert parser.feed('uments": {"x"') == [ToolCallArguments(0, '{"x"')]
-        assert parser.feed(': 1}, "id": "abcDEF123"}') == [ToolCallArguments(0, ": 1}")]
-        assert parser.finish("stop") == ([], "tool_calls")
-
-    def test_an_id_before_the_name_is_kept(self) -> None:
-        output = '<TOOL_CALLS>[{"id": "abcDEF123", "name": "f", "arguments": {}}]'
-        assert parse(LISTS, output) == (call(0, "f", "{}", "abcDEF123"), "tool_calls")
-
-    def test_arguments_before_the_name(self) -> None:
-        output = '<TOOL_CALLS>[{"arguments": {"x": 1}, "name": "f"}]'
-        assert parse(LISTS, output) == (call(0, "f", '{"x": 1}'), "tool_calls")
-
-    def test_members_that_are_not_known_are_passed_over(self) -> None:
-        output = '<TOOL_CALLS>[{"type": "function", "name": "f", "n": -1.5e3, "arguments": {}, "x": [{}]}]'
-        assert parse(LISTS, output) == (call(0, "f", "{}"), "tool_calls")
-
-    def test_no_arguments_are_an_empty_object(self) -> None:
-        assert parse(LISTS, '<TOOL_CALLS>[{"name": "f"}]') == (call(0, "f", "{}"), "tool_calls")
-        assert parse(LISTS, '<TOOL_CALLS>[{"name": "f"') == (call(0, "f", "{}"), "tool_calls")
-
-    def test_a_string_holds_arguments_that_are_no_json(self) -> None:
-        output = '<TOOL_CALLS>[{"name": "f", "arguments": "{x: \\"1"}]'
-        assert parse(LISTS, output) == (call(0, "f", '{x: "1'), "tool_calls")
-
-    def test_a_list_that_does_not_end(self) -> None:
-        output = '<TOOL_CALLS>[{"name": "f", "arguments": {}},'
-        assert parse(LISTS, output) == (call(0, "f", "{}"), "tool_calls")
-
-    def test_two_lists(self) -> None:
-        output = '<TOOL_CALLS>[{"name": "f", "arguments": {}}]<TOOL_CALLS>[{"name": "g", "arguments": {}}]'
-        assert parse(LISTS, output) == ([*call(0, "f", "{}"), *call(1, "g", "{}")], "tool_calls")
-
-    @pytest.mark.parametrize(
-        "output",
-        [
-            "",
-            " ",
-            "[]",
-            "[{",
-            "[{}]",
-            "sorry",
-            "[1]",
-            '[{"name": 1}]',
-            '[{"name": "no name", "arguments": {}}]',
-            '[{"arguments": {"x": 1}}] and more ',
-            '[{"name" "f"}]',
-            '[{name: "f"}]',
-            '[{"na\\x": 1, 2',
-        ],
-    )
-    def test_what_is_no_call_is_shown_as_text(self, output: str) -> None:
-        assert parse(LISTS, f"<TOOL_CALLS>{output}") == ([TextPiece(f"[TOOL_CALLS]{output}")], "stop")
-
-    def test_what_follows_a_call_is_shown_as_text(self) -> None:
-        assert parse(LISTS, '<TOOL_CALLS>[{"name": "f", "arguments": {}}] so it is \n') == (
-            [*call(0, "f", "{}"), TextPiece(" so it is")],
-            "tool_calls",
-        )
-        assert parse(LISTS, '<TOOL_CALLS>[{"name": "f", "arguments": {}}, oops]') == (
-            [*call(0, "f", "{}"), TextPiece(", oops]")],
-            "tool_calls",
-        )
-        assert parse(LISTS, '<TOOL_CALLS>[{"name": "f", "arguments": {} oops}]') == (
-            [*call(0, "f", "{}"), TextPiece("oops}]")],
-            "tool_calls",
-        )
-
-    @pytest.mark.parametrize("reason", ["length", "model_length", "error"])
-    def test_a_call_that_was_cut(self, reason: FinishReason) -> None:
-        assert parse(LISTS, 'a<TOOL_CALLS>[{"na', reason) == ([TextPiece("a")], reason)
-        output = '<TOOL_CALLS>[{"name": "f", "arguments": {"x'
-        assert parse(LISTS, output, reason) == (call(0, "f", '{"x'), reason)
-
-
 SOUP = st.lists(
     st.sampled_from([*NAMES, *'[]{}":, \\\n', "name", '"name"', '"arguments"', '"f"', '[{"name": "f", ', "é"])
     | st.text(max_size=3),
@@ -402,76 +254,6 @@ def test_arguments_are_passed_on_verbatim(value: Any, indent: int | None) -> Non
     parser = make_parser(LISTS, new_id=numbered())
     listed: Output = [1, f'[{{"name": "f", "arguments": {arguments}, "id": "x"}}]']
     assert run(parser, listed, "stop")[0] == call(0, "f", arguments)
-
-
-class TestRoundTrips:
-    """What mistral_common writes for an answer, read back token by token as if a model had said it."""
-
-    def pieces(self, name: str, answer: dict[str, Any]) -> tuple[list[Piece], str]:
-        before = [user("Weather?")]
-        results = [tool("4", made["id"]) for made in answer.get("tool_calls", ())]
-        whole = mistral_request({"messages": [*before, answer, *(results or [user()])]}, "")
-        start = len(reference(name).encode_chat_completion(mistral_request({"messages": before}, "")).tokens)
-        token_ids = reference(name).encode_chat_completion(whole).tokens[start:]
-        ours = encoder(name)
-        table, [end] = ours.token_bytes(), ours.eos_token_ids
-        output: Output = []
-        held = b""
-        for token_id in token_ids[: token_ids.index(end)]:
-            held += table[token_id]
-            if token_id in ours.marker_token_ids:
-                output.append(token_id)
-            elif (piece := held.decode(errors="ignore")).encode() == held:
-                output.append(piece)
-                held = b""
-        return run(ours.output_parser(), output, "stop")
-
-    def calls_of(self, pieces: list[Piece]) -> list[tuple[str, str, Any]]:
-        made: list[tuple[str, str, str]] = []
-        for piece in pieces:
-            if isinstance(piece, ToolCallBegin):
-                made.append((piece.id, piece.name, ""))
-            elif isinstance(piece, ToolCallArguments):
-                made[-1] = (*made[-1][:2], made[-1][2] + piece.text)
-        return made
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "sentencepiece-v3", "sentencepiece-v7", "tekken-v3", "tekken-v7", "tekken-v11", "tekken-v13", "tekken-v15",
-        ],
-    )  # fmt: skip
-    def test_calls(self, name: str) -> None:
-        said = calls((ID, "get_weather", '{"city": "Zürich 🙂", "n": [1, {}]}'), (ID2, "no", "{city: Paris"))
-        pieces, reason = self.pieces(name, said)
-        made = self.calls_of(pieces)
-        assert [(n, a) for _, n, a in made] == [
-            ("get_weather", '{"city": "Zürich 🙂", "n": [1, {}]}'),
-            ("no", "{city: Paris"),
-        ]
-        assert all(is_tool_call_id(call_id) for call_id, _, _ in made)
-        if name == "tekken-v11":  # later versions write no ids, earlier ones too late
-            assert [call_id for call_id, _, _ in made] == [ID, ID2]
-        assert reason == "tool_calls"
-        assert not [piece for piece in pieces if isinstance(piece, TextPiece)]
-
-    @pytest.mark.parametrize("name", ["sentencepiece-v7", "tekken-v11", "tekken-v13"])
-    def test_text_and_a_call(self, name: str) -> None:
-        pieces, _ = self.pieces(name, calls((ID, "f", "{}"), content="One moment."))
-        assert pieces[0] == TextPiece("One moment.")
-        assert [made[1:] for made in self.calls_of(pieces)] == [("f", "{}")]
-
-    @pytest.mark.parametrize("name", ["sentencepiece-v1", "sentencepiece-v7", "tekken-v7", "tekken-v15"])
-    def test_text(self, name: str) -> None:
-        said = "Ça va? 你好\n\n  [TOOL_CALLS] 🙂"
-        assert self.pieces(name, assistant(said)) == ([TextPiece(said)], "stop")
-
-    @pytest.mark.parametrize("name", ["tekken-v13", "tekken-v15"])
-    def test_traces(self, name: str) -> None:
-        said = calls((ID, "f", "{}"), content=[thinking("hm 🙂"), text("So.")])
-        pieces, _ = self.pieces(name, said)
-        assert pieces[:2] == [ThinkingPiece("hm 🙂", closes=True), TextPiece("So.")]
-        assert len(self.calls_of(pieces)) == 1
 
 
 def test_ids_are_made_as_the_api_takes_them() -> None:

@@ -120,9 +120,9 @@ class MistralEncoder:
         Raises: DomainError for what this version's format cannot show, or an image that cannot be read.
         """
         check_reasoning_effort(request.reasoning_effort, self.reasoning_efforts)
-        translation = Translation(self._format, attachments)
+        translation = Translation(request, self._format, attachments)
         with translated():
-            token_ids = self._mistral.encode_chat_completion(translation.request(request)).tokens
+            token_ids = self._mistral.encode_chat_completion(translation.request()).tokens
         if self._image_tokens is None:
             return EncodedPrompt(token_ids)
         return self._image_tokens.locate(token_ids, translation.images)
