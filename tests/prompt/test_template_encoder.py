@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mezzo.prompt.encoder import EncodedPrompt
 from mezzo.prompt.images import PreparedImage
@@ -172,6 +174,12 @@ def image_at(rows: int, columns: int, where: str = "w") -> tuple[ImagePart]:
     return (ImagePart(bytes([rows, columns]), where),)
 
 
+def red_png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 IMAGE = {"type": "image_url", "image_url": "https://example.org/a.png"}
 
 
@@ -187,6 +195,23 @@ class TestImages:
         return "".join(
             letters.get(names[i], "|") if i in names else table[i].decode() for i in prompt.token_ids
         )
+
+    def test_a_checkpoint_with_a_vision_encoder_reads_images(self, tmp_path: Path) -> None:
+        write_vision(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        config |= {"vision_config": {"model_type": "pixtral", "patch_size": 14}, "spatial_merge_size": 2}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        encoder = TemplateEncoder.from_folder(tmp_path)
+        assert encoder.capabilities == {"vision"}
+        attached = Attachments({(0, 0): (ImagePart(red_png(57, 28), "w"),)})
+        prompt = encoder.encode(request({"role": "user", "content": [IMAGE, say("?")]}), attached)
+        assert self.shown(encoder, prompt) == "user:###.?|"
+        assert prompt.images[0].image.pixels.shape == (28, 84, 3)
+
+    def test_a_vision_encoder_that_is_not_supported(self, tmp_path: Path) -> None:
+        write(tmp_path, config={"eos_token_id": 1, "vision_config": {"model_type": "clip"}})
+        with pytest.raises(UnsupportedTokenizer, match="vision encoder clip is not supported"):
+            TemplateEncoder.from_folder(tmp_path)
 
     def test_an_image_takes_its_rows_where_the_template_names_it(self, tmp_path: Path) -> None:
         encoder = vision_encoder(tmp_path)

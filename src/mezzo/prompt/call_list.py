@@ -32,8 +32,11 @@ class ListCallReader:
 
     def feed(self, text: str) -> list[Piece]:
         while text:
-            rest = self._state(text)
-            if self._number is None and self._tail is None:
+            was_call = self._number is not None
+            rest = text.lstrip() if self._is_between else text
+            if rest == text:
+                rest = self._state(text)
+            if not was_call and self._number is None and self._tail is None:
                 self._held += text[: len(text) - len(rest)]
             text = rest
         pieces, self._pieces = self._pieces, []
@@ -52,6 +55,11 @@ class ListCallReader:
         pieces, self._pieces = self._pieces, []
         return pieces
 
+    @property
+    def _is_between(self) -> bool:
+        """Whether white space here is between tokens of the JSON, and not for a state to read."""
+        return self._state not in {self._read_key, self._read_value, self._read_arguments, self._after}
+
     def _start_object(self) -> None:
         self._number: int | None = None
         self._id: str | None = None
@@ -61,18 +69,12 @@ class ListCallReader:
         self._early_arguments = ""
 
     def _list(self, text: str) -> str:
-        opening = text.lstrip()
-        if not opening:
-            return ""
-        if opening[0] == "[":
-            self._state = self._item
-            return opening[1:]
-        return self._give_up(text)
+        if text[0] != "[":
+            return self._give_up(text)
+        self._state = self._item
+        return text[1:]
 
     def _item(self, text: str) -> str:
-        text = text.lstrip()
-        if not text:
-            return ""
         if text[0] == "{":
             self._start_object()
             self._state = self._member
@@ -83,9 +85,6 @@ class ListCallReader:
         return text[1:]
 
     def _member(self, text: str) -> str:
-        text = text.lstrip()
-        if not text:
-            return ""
         if text[0] == '"':
             self._key = JsonValue()
             self._state = self._read_key
@@ -101,9 +100,6 @@ class ListCallReader:
         return rest
 
     def _colon(self, text: str) -> str:
-        text = text.lstrip()
-        if not text:
-            return ""
         if text[0] != ":":
             return self._give_up(text)
         is_arguments = _loads(self._key.text) == "arguments" and self._arguments is None

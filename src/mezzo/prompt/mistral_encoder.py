@@ -20,6 +20,7 @@ from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from mezzo.prompt.content import ContentPart, ThinkingPart
 from mezzo.prompt.encoder import EncodedPrompt
 from mezzo.prompt.features import check_reasoning_effort
+from mezzo.prompt.image_headers import ImageLimits
 from mezzo.prompt.image_tokens import ImageTokens
 from mezzo.prompt.images import ImageProcessor, PreparedImage
 from mezzo.prompt.mistral_errors import translated
@@ -56,7 +57,7 @@ class MistralEncoder:
         self._format = Format(in_role=self._parts_in_role(), prepare=self._prepare)
 
     @classmethod
-    def from_file(cls, path: Path) -> MistralEncoder:
+    def from_file(cls, path: Path, *, image_limits: ImageLimits | None = None) -> MistralEncoder:
         """Read `tekken.json` or a SentencePiece model whose name tells its version.
 
         Raises: UnsupportedTokenizer saying what is wrong.
@@ -71,7 +72,7 @@ class MistralEncoder:
             ) from error
         check_special_tokens(tokenizer, path)
         config = getattr(tokenizer.instruct_tokenizer.image_encoder, "image_config", None)
-        return cls(tokenizer, None if config is None else _image_processor(config))
+        return cls(tokenizer, None if config is None else _image_processor(config, image_limits))
 
     @property
     def version(self) -> TokenizerVersion:
@@ -119,9 +120,9 @@ class MistralEncoder:
         Raises: DomainError for what this version's format cannot show, or an image that cannot be read.
         """
         check_reasoning_effort(request.reasoning_effort, self.reasoning_efforts)
-        translation = Translation(self._format, attachments)
+        translation = Translation(request, self._format, attachments)
         with translated():
-            token_ids = self._mistral.encode_chat_completion(translation.request(request)).tokens
+            token_ids = self._mistral.encode_chat_completion(translation.request()).tokens
         if self._image_tokens is None:
             return EncodedPrompt(token_ids)
         return self._image_tokens.locate(token_ids, translation.images)
@@ -161,8 +162,9 @@ class _PreparedImages(ImageEncoder):
         return ImageEncoding(tokens=self._tokens.layout(content.prepared), image=content.prepared.pixels)
 
 
-def _image_processor(config: ImageConfig) -> ImageProcessor:
+def _image_processor(config: ImageConfig, limits: ImageLimits | None) -> ImageProcessor:
     return ImageProcessor(
+        limits=limits or ImageLimits(),
         patch_size=config.image_patch_size,
         longest_edge=config.max_image_size,
         spatial_merge_size=config.spatial_merge_size,

@@ -84,17 +84,27 @@ class Format:
 class Translation:
     """Translates one request; `images` are its images, in the order of the messages."""
 
-    def __init__(self, form: Format, attachments: Attachments) -> None:
-        self.images: list[PreparedImage] = []
-        self._format = form
-        self._attachments = attachments
+    def __init__(self, request: ChatCompletionRequest, form: Format, attachments: Attachments) -> None:
+        """Read all content, decode all images. Raises: DomainError for what the format cannot show."""
+        self._request = request
+        self._contents = [
+            _content(message, position, form, attachments)
+            for position, message in enumerate(request.messages)
+        ]
+        self.images = [
+            part for content in self._contents for part in content if isinstance(part, PreparedImage)
+        ]
 
-    def request(self, request: ChatCompletionRequest) -> MistralRequest[mistral.ChatMessage]:
-        """Return the request as mistral_common has it. Raises: DomainError for what the format cannot show."""
+    def request(self) -> MistralRequest[mistral.ChatMessage]:
+        """Return the request as mistral_common has it. Raises: what pydantic raises."""
+        request = self._request
         messages: list[mistral.ChatMessage] = []
         if request.safe_prompt:
             messages.append(mistral.SystemMessage(content=SAFETY_PROMPT))
-        messages += [self._message(message, position) for position, message in enumerate(request.messages)]
+        messages += [
+            _message(message, content)
+            for message, content in zip(request.messages, self._contents, strict=True)
+        ]
         effort = request.reasoning_effort
         return MistralRequest(
             model=request.model,
@@ -106,35 +116,38 @@ class Translation:
             reasoning_effort=None if effort is None else ReasoningEffort(effort),
         )
 
-    def _message(self, message: Message, position: int) -> mistral.ChatMessage:
-        if isinstance(message.content, list):
-            content: str | list[ContentChunk] = self._chunks(message, position)
-        else:
-            content = message.content or ""  # what is null on the wire is empty in a prompt
-        if isinstance(message, SystemMessage):
-            return mistral.SystemMessage(content=content)
-        if isinstance(message, UserMessage):
-            return mistral.UserMessage(content=content)
-        if isinstance(message, AssistantMessage):
-            calls = [_tool_call(call) for call in message.tool_calls or ()]
-            return mistral.AssistantMessage(content=content, tool_calls=calls or None, prefix=message.prefix)
-        return mistral.ToolMessage(content=content, tool_call_id=message.tool_call_id, name=message.name)
 
-    def _chunks(self, message: Message, position: int) -> list[ContentChunk]:
-        chunks: list[ContentChunk] = []
-        for index, part in content_parts(message.content, position, self._attachments):
-            self._format.check(part, message.role, where_is(position, index))
-            chunks.append(self._chunk(part))
-        return chunks
+_Content = list[TextPart | ThinkingPart | PreparedImage]
 
-    def _chunk(self, part: ContentPart) -> ContentChunk:
-        if isinstance(part, TextPart):
-            return TextChunk(text=part.text)
-        if isinstance(part, ThinkingPart):
-            return ThinkChunk(thinking=part.text, closed=part.is_closed)
-        image = self._format.prepare(part)
-        self.images.append(image)
-        return PreparedChunk(prepared=image)
+
+def _content(message: Message, position: int, form: Format, attachments: Attachments) -> _Content:
+    content: _Content = []
+    for index, part in content_parts(message.content, position, attachments):
+        form.check(part, message.role, where_is(position, index))
+        content.append(form.prepare(part) if isinstance(part, ImagePart) else part)
+    return content
+
+
+def _message(message: Message, parts: _Content) -> mistral.ChatMessage:
+    # What is null on the wire is empty in a prompt.
+    has_chunks = isinstance(message.content, list)
+    content: Any = [_chunk(part) for part in parts] if has_chunks else message.content or ""
+    if isinstance(message, SystemMessage):
+        return mistral.SystemMessage(content=content)
+    if isinstance(message, UserMessage):
+        return mistral.UserMessage(content=content)
+    if isinstance(message, AssistantMessage):
+        calls = [_tool_call(call) for call in message.tool_calls or ()]
+        return mistral.AssistantMessage(content=content, tool_calls=calls or None, prefix=message.prefix)
+    return mistral.ToolMessage(content=content, tool_call_id=message.tool_call_id, name=message.name)
+
+
+def _chunk(part: TextPart | ThinkingPart | PreparedImage) -> ContentChunk:
+    if isinstance(part, TextPart):
+        return TextChunk(text=part.text)
+    if isinstance(part, ThinkingPart):
+        return ThinkChunk(thinking=part.text, closed=part.is_closed)
+    return PreparedChunk(prepared=part)
 
 
 def _tool_call(call: wire_tools.ToolCall) -> ToolCall:

@@ -30,8 +30,11 @@ def check_special_tokens(tokenizer: MistralTokenizer[Any, Any, Any, Any, Any], p
     Raises: UnsupportedTokenizer naming what is missing.
     """
     instruct: Any = tokenizer.instruct_tokenizer
-    for name, token_id in vars(instruct).items():
-        if name.isupper() and name not in _NOT_FOR_CHAT and not instruct.tokenizer.is_special(token_id):
+    needed = {name: token_id for name, token_id in vars(instruct).items() if name.isupper()}
+    if instruct.image_encoder is not None:
+        needed |= vars(instruct.image_encoder.special_ids)
+    for name, token_id in needed.items():
+        if name not in _NOT_FOR_CHAT and not instruct.tokenizer.is_special(token_id):
             raise UnsupportedTokenizer(
                 f"{path} has no token {name}, which prompts of {tokenizer.version.value} need"
             )

@@ -7,8 +7,9 @@ from typing import Any
 
 from mezzo.prompt.encoder import EncodedPrompt
 from mezzo.prompt.features import check_reasoning_effort
+from mezzo.prompt.image_headers import ImageLimits
 from mezzo.prompt.image_tokens import ImageTokens, WrongImageCount
-from mezzo.prompt.images import ImageProcessor
+from mezzo.prompt.images import ImageProcessor, UnsupportedImages
 from mezzo.prompt.normalize import conversation
 from mezzo.prompt.output import OutputParser, PlainParser
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
@@ -44,14 +45,18 @@ class TemplateEncoder:
         self.image_tokens = image_tokens
 
     @classmethod
-    def from_folder(cls, folder: Path) -> TemplateEncoder:
+    def from_folder(cls, folder: Path, *, image_limits: ImageLimits | None = None) -> TemplateEncoder:
         """Read a checkpoint folder. Raises: UnsupportedTokenizer saying what is missing or not supported."""
         tokenizer = TextTokenizer.from_folder(folder)
+        try:
+            image_processor = ImageProcessor.from_folder(folder, limits=image_limits)
+        except UnsupportedImages as error:
+            raise UnsupportedTokenizer(f"{folder}: {error}") from error
         return cls(
             tokenizer,
             ChatTemplate.from_folder(folder, tokenizer),
             _eos_token_ids(folder),
-            image_processor=_image_processor(folder),
+            image_processor=image_processor,
             image_tokens=_read_image_tokens(folder, tokenizer),
         )
 
@@ -128,11 +133,6 @@ def _eos_token_ids(folder: Path) -> frozenset[int]:
             if ids is not None:
                 return frozenset(ids if isinstance(ids, list) else [ids])
     raise UnsupportedTokenizer(f"{folder} does not say which token ends an answer (eos_token_id)")
-
-
-def _image_processor(folder: Path) -> ImageProcessor | None:
-    from_folder = getattr(ImageProcessor, "from_folder", None)  # goes once branch media is merged
-    return None if from_folder is None else from_folder(folder)
 
 
 def _read_image_tokens(folder: Path, tokenizer: TextTokenizer) -> ImageTokens | None:
