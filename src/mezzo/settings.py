@@ -188,9 +188,7 @@ class Settings(BaseModel):
     max_document_bytes: Annotated[int, Field(ge=1)] = Field(
         default=50 * 1024 * 1024, description="Largest file of a document."
     )
-    max_document_pages: Annotated[int, Field(ge=1)] = Field(
-        default=1000, description="Most pages of a PDF."
-    )
+    max_document_pages: Annotated[int, Field(ge=1)] = Field(default=1000, description="Most pages of a PDF.")
     max_document_images: Annotated[int, Field(ge=0)] = Field(
         default=16, description="Most pages without text, which are read as images, in one request."
     )
