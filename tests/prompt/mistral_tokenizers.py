@@ -6,7 +6,9 @@ are written here as the loader wants them. The vocabulary is cut to its first to
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -48,7 +50,9 @@ def tokenizer_file(name: str) -> Path:
     family, version = name.split("-")
     if family == "sentencepiece":
         return SENTENCEPIECE[version]
-    return write_tekken(Path(mkdtemp()) / "tekken.json", version)
+    folder = Path(mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    return write_tekken(folder / "tekken.json", version)
 
 
 def write_tekken(file: Path, version: str, **changes: Any) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from mezzo.prompt.mistral_encoder import MistralEncoder
 from mezzo.prompt.parts import Attachments, TextPart
@@ -81,6 +82,27 @@ def test_tokens_are_those_of_the_reference(name: str, shape: str) -> None:
         return
     expected = reference(name).encode_chat_completion(mistral_request(wire, SAFETY_PROMPT)).tokens
     assert encode_wire(name, wire) == expected
+
+
+@pytest.mark.parametrize(
+    "response_format",
+    [
+        {"type": "text"},
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}},
+    ],
+)
+def test_a_response_format_is_shown_to_models_that_know_it(
+    tmp_path: Path, response_format: dict[str, Any]
+) -> None:
+    """Features refuses JSON until it can be promised; the prompt is ready for it."""
+    builder = {"json_schema": {"type": "json_schema", "accepts_none": False, "default": None}}
+    file = write_tekken(tmp_path / "tekken.json", "v15", model_settings_builder=builder)
+    wire = {"messages": [user()], "response_format": response_format}
+    expected = MistralTokenizer.from_file(str(file)).encode_chat_completion(mistral_request(wire, "")).tokens
+    read = MistralEncoder.from_file(file)
+    assert read.encode(request(**wire)).token_ids == expected
+    assert read.reasoning_efforts == ()
 
 
 class TestImages:
