@@ -157,8 +157,8 @@ class Record(msgspec.Struct, frozen=True):
 
 def measure(core: EngineCore, rounds: int) -> dict[str, Figures]:
     all_steps: dict[str, list[list[float]]] = {name: [] for name in LOADS}
-    for name in LOADS:  # once each, unmeasured
-        steps_ms(core, LOADS[name]())
+    for make in LOADS.values():  # once each, unmeasured
+        steps_ms(core, make())
     for _ in range(rounds):
         for name, make in LOADS.items():
             all_steps[name].append(steps_ms(core, make()))

@@ -24,8 +24,8 @@ _DIM = 128
 def write_scripted_checkpoint(folder: Path, version: str, scripts: Mapping[str, Sequence[str]]) -> Path:
     """Write a checkpoint with Mistral's tokenizer of a version, such as `v13`.
 
-    scripts: the answers, as control tokens and texts in order, by the control token that a prompt ends with. A token may
-    stand in them only once: it could not know what comes after it.
+    scripts: the answers, as control tokens and texts in order, by the control token that a prompt ends with. A token
+    may stand in them only once: it could not know what comes after it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Tekkenizer.from_file(str(write_tekken(folder / "tekken.json", version)))

@@ -20,8 +20,9 @@ from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStre
 from mezzo.engine.config import EngineConfig, Vocabulary
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
-from mezzo.model.config import ModelConfig
+from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.prompt.encoder import EncodedPrompt, PlacedImage
+from mezzo.prompt.image_headers import ImageLimits
 from mezzo.prompt.load import load_encoder
 from mezzo.prompt.output import OutputParser, Piece
 from mezzo.prompt.parts import Attachments
@@ -64,18 +65,38 @@ def make_embedded_backend(
         on_loading=on_loading,
     )
     client.spawn()
-    return EmbeddedBackend(folder, client)
+    return EmbeddedBackend(folder, client, ImageLimits(max_bytes=settings.max_image_bytes))
 
 
 class EmbeddedBackend:
     """One set of weights, served by one engine process."""
 
-    def __init__(self, folder: CheckpointFolder, client: EngineClient) -> None:
+    def __init__(
+        self, folder: CheckpointFolder, client: EngineClient, image_limits: ImageLimits | None = None
+    ) -> None:
+        """image_limits: of images that are decoded, None for the defaults.
+
+        Raises: UnsupportedCheckpoint, UnsupportedTokenizer.
+        """
         self._folder = folder
         self._client = client
         self._model_config = ModelConfig.from_folder(Path(folder.path))
-        self._encoder = load_encoder(Path(folder.path))
+        self._encoder = load_encoder(Path(folder.path), image_limits=image_limits)
+        self._check_agreement()
         self._encoding_images = asyncio.Semaphore(_IMAGE_PROMPTS_AT_ONCE)
+
+    def _check_agreement(self) -> None:
+        """Check that prompts have the image tokens that the network expects. Raises: UnsupportedCheckpoint."""
+        vision, processor = self._model_config.vision, self._encoder.image_processor
+        if vision is None or processor is None:
+            return
+        of_prompt = (self._encoder.image_token_id, processor.patch_size, processor.spatial_merge_size)
+        of_network = (vision.image_token_id, vision.patch_size, vision.spatial_merge_size)
+        if of_prompt != of_network:
+            raise UnsupportedCheckpoint(
+                "image token, patch size and merge size are "
+                f"{of_prompt} in the tokenizer's files and {of_network} in the network's configuration"
+            )
 
     @property
     def is_ready(self) -> bool:

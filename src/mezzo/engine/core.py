@@ -135,14 +135,18 @@ class EngineCore:
     def _place_images(self, request: AddRequest) -> tuple[SequenceImage, ...]:
         """Check that each image has exactly its tokens, in order, and that no other token stands for an image."""
         token_ids, position = request.prompt_token_ids, 0
-        num_image_tokens = 0
+        image_token_id, num_image_tokens = self.runner.image_token_id, 0
+        if image_token_id is None:
+            if request.images:
+                raise ValueError("this model has no vision encoder")
+            return ()
         placed = []
         for image in request.images:
             end = image.start + image.num_tokens
             if not position <= image.start <= end <= len(token_ids):
                 raise ValueError(f"an image is placed at {image.start} to {end}")
             expected = self.runner.num_embeddings(image.height, image.width)
-            found = token_ids[image.start : end].count(self.runner.image_token_id)
+            found = token_ids[image.start : end].count(image_token_id)
             if found != expected or len(image.pixels) != 3 * image.height * image.width:
                 raise ValueError(
                     f"an image of {expected} embeddings is given {found} tokens and {len(image.pixels)} bytes"
@@ -150,7 +154,7 @@ class EngineCore:
             num_image_tokens += found
             position = end
             placed.append(self._placed(image))
-        if token_ids.count(self.runner.image_token_id) != num_image_tokens:
+        if token_ids.count(image_token_id) != num_image_tokens:
             raise ValueError("an image token without an image")
         return tuple(placed)
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # The CPU's matrix libraries take other paths for one, two and three rows, and for a remainder of them, and their sums
-# round differently: in float32 everywhere, in bfloat16 for a single row, and for any where the processor emulates it. In
-# float32 Intel's library must besides be told to round alike (docs/decisions/0015). Checked by tests/consistency.
+# round differently: in float32 everywhere, in bfloat16 for a single row, and for any where it is emulated. In float32
+# Intel's library must besides be told to round alike (docs/decisions/0015). Checked by tests/consistency.
 _ROWS_AT_ONCE = 4
 _EXACT_LOGITS = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from mezzo.prompt.images import PreparedImage
+from mezzo.prompt.images import ImageProcessor, PreparedImage
 from mezzo.prompt.output import OutputParser
 from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
@@ -38,6 +38,8 @@ class PromptEncoder(Protocol):
     eos_token_ids      ids at which the model ends its answer
     marker_token_ids   control tokens that the engine must report for `output_parser` to work
     capabilities       the wire's capability names that the prompt format has: `vision`, `function_calling`, `reasoning`
+    image_processor    how the checkpoint wants its images, None for one that reads none
+    image_token_id     the token that stands for a merged patch, None likewise
     reasoning_efforts  values of `reasoning_effort` that the model was trained on; empty without adjustable reasoning
     """
 
@@ -49,6 +51,12 @@ class PromptEncoder(Protocol):
 
     @property
     def capabilities(self) -> frozenset[str]: ...
+
+    @property
+    def image_processor(self) -> ImageProcessor | None: ...
+
+    @property
+    def image_token_id(self) -> int | None: ...
 
     @property
     def reasoning_efforts(self) -> tuple[str, ...]: ...

@@ -19,9 +19,12 @@ from mezzo.protocol.tools import Tool
 
 MAX_TOOLS = 128
 
+# No capability of a model's card: whether the server reads documents.
+DOCUMENTS = "documents"
+
 _CAPABILITY_OF_CHUNK = {
     "image_url": "vision",
-    "document_url": "documents",
+    "document_url": DOCUMENTS,
     "thinking": "reasoning",
     "input_audio": "audio",
 }
@@ -258,7 +261,8 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport("safe_prompt", "honoured", "Puts mezzo's safety prompt before the conversation."),
     FieldSupport(
         "stream_options",
-        "no effect",
-        "Accepted: `usage` is in the last event of every stream, and there are no tool calls to stream.",
+        "honoured",
+        "`stream_tool_calls: true` streams tool calls as they are written, else each whole. `include_usage` has no "
+        "effect: `usage` is in the last event of every stream.",
     ),
 )

@@ -46,7 +46,7 @@ class MistralEncoder:
         self._mistral = tokenizer
         self._instruct = cast(Any, tokenizer.instruct_tokenizer)
         self._tokenizer: Tekkenizer | SentencePieceTokenizer = self._instruct.tokenizer
-        self._image_processor = image_processor
+        self.image_processor = image_processor
         self._image_tokens: ImageTokens | None = None
         if (own := self._instruct.image_encoder) is not None:
             ids = own.special_ids
@@ -80,6 +80,11 @@ class MistralEncoder:
         return self._mistral.version
 
     @property
+    def image_token_id(self) -> int | None:
+        """The token that stands for a merged patch."""
+        return None if self._image_tokens is None else self._image_tokens.image
+
+    @property
     def marker_token_ids(self) -> frozenset[int]:
         """The ids of `[TOOL_CALLS]` and such, as far as this version gives them a meaning in answers."""
         return frozenset(self._markers.names)
@@ -88,7 +93,7 @@ class MistralEncoder:
     def capabilities(self) -> frozenset[str]:
         """`vision` with an image format, `function_calling` from v2 on, `reasoning` with tokens for traces."""
         found = set()
-        if self._image_processor is not None:
+        if self.image_processor is not None:
             found.add("vision")
         if self.version >= TokenizerVersion.v2:
             found.add("function_calling")
@@ -134,7 +139,7 @@ class MistralEncoder:
     def _parts_in_role(self) -> dict[str, frozenset[type[ContentPart]]]:
         """Return what each role's messages may hold: the rules of mistral_common's validators and encoders."""
         text: frozenset[type[ContentPart]] = frozenset({TextPart})
-        images = text | {ImagePart} if self._image_processor is not None else text
+        images = text | {ImagePart} if self.image_processor is not None else text
         thinking = text | {ThinkingPart} if self._has_thinking else text
         is_newest = self.version >= TokenizerVersion.v15
         return {
@@ -145,8 +150,8 @@ class MistralEncoder:
         }
 
     def _prepare(self, part: ImagePart) -> PreparedImage:
-        assert self._image_processor is not None, "Format.check refused the image"
-        return self._image_processor.prepare(part)
+        assert self.image_processor is not None, "Format.check refused the image"
+        return self.image_processor.prepare(part)
 
 
 class _PreparedImages(ImageEncoder):

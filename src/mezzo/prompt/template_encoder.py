@@ -41,7 +41,7 @@ class TemplateEncoder:
         self.tokenizer = tokenizer
         self.template = template
         self.eos_token_ids = eos_token_ids
-        self._image_processor = image_processor
+        self.image_processor = image_processor
         self.image_tokens = image_tokens
 
     @classmethod
@@ -61,9 +61,14 @@ class TemplateEncoder:
         )
 
     @property
+    def image_token_id(self) -> int | None:
+        """The token that stands for a merged patch."""
+        return None if self.image_tokens is None else self.image_tokens.image
+
+    @property
     def capabilities(self) -> frozenset[str]:
         """`vision` where the checkpoint says how images are read and which token stands for them."""
-        has_vision = self._image_processor is not None and self.image_tokens is not None
+        has_vision = self.image_processor is not None and self.image_tokens is not None
         return frozenset({"vision"}) if has_vision else frozenset()
 
     @property
@@ -111,11 +116,11 @@ class TemplateEncoder:
         return self._with_images(token_ids, attachments)
 
     def _with_images(self, token_ids: list[int], attachments: Attachments) -> EncodedPrompt:
-        if self._image_processor is None or self.image_tokens is None:
+        if self.image_processor is None or self.image_tokens is None:
             if attachments.images:
                 raise FeatureNotEnabled(f"{attachments.images[0].where}: image content", param="messages")
             return EncodedPrompt(token_ids)
-        images = [self._image_processor.prepare(part) for part in attachments.images]
+        images = [self.image_processor.prepare(part) for part in attachments.images]
         try:
             return self.image_tokens.expand(token_ids, images)
         except WrongImageCount as error:

@@ -12,7 +12,7 @@ from mezzo.backends.base import Backend, BackendUnavailable, Generation, Weights
 from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.limits import LimitExceeded, LimitState
-from mezzo.prompt.features import check_features
+from mezzo.prompt.features import DOCUMENTS, check_features
 from mezzo.prompt.parts import Attachments
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
@@ -63,7 +63,7 @@ class Gateway:
         exchange.model_id, exchange.weights = resolution.served_by.id, backend.info.name
         limits = self._count(caller, resolution, exchange)
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
-        check_features(request, served_capabilities(resolution, backend.info))
+        check_features(request, served_capabilities(resolution, backend.info) | {DOCUMENTS})
         terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
         attachments = await self._services.attachments.load(request)
         generation = await self._submit(backend, request, attachments, terms, caller)
