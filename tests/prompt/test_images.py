@@ -18,7 +18,7 @@ from mezzo.prompt.images import ImageProcessor, check_header
 from mezzo.prompt.parts import ImagePart
 from mezzo.protocol.errors import InvalidFile
 
-from .pictures import encode, exif, noise, photo, png
+from .pictures import chunk, encode, exif, noise, photo, png
 
 # Small images stay as they are, so that pixels can be compared.
 PROCESSOR = ImageProcessor(patch_size=14, longest_edge=1540, spatial_merge_size=2)
@@ -127,10 +127,9 @@ class TestModes:
         assert got[0].tolist() == [[0] * 3, [0] * 3, [128] * 3, [255] * 3]
 
     def test_a_transparent_colour_of_sixteen_bits_is_left_out(self) -> None:
-        from .pictures import chunk
-
-        transparent = chunk(b"tRNS", (0x8000).to_bytes(2, "big"))
-        got = pixels(png(1, 1, bit_depth=16, rows=b"\0\x80\0", before=(transparent,)))
+        # Brought to 8 bits, the pixel 0x8000 would be taken for the transparent colour 0x0080.
+        transparent = chunk(b"tRNS", b"\0\x80" * 3)
+        got = pixels(png(1, 1, bit_depth=16, colour=2, rows=b"\0" + b"\x80\0" * 3, before=(transparent,)))
         assert got[0, 0].tolist() == [128] * 3
 
     def test_cmyk_jpeg_is_taken_as_adobe_writes_it(self) -> None:
