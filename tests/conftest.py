@@ -8,8 +8,13 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mezzo.weights import CheckpointFolder, console_progress, resolve_weights
+
+# A machine that does other things beside is slow to draw examples; that says nothing about the code.
+settings.register_profile("mezzo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mezzo")
 
 
 def pytest_configure() -> None:

@@ -244,6 +244,14 @@ class TestHostileWorker:
         with pytest.raises(InvalidDocument, match=words):
             await with_worker(tmp_path, code, max_output_bytes=1 << 20, timeout_s=20)
 
+    async def test_that_writes_without_end_is_ended_every_time(self, tmp_path: Path) -> None:
+        """Once it was not: a pipe that nobody reads any more kept the event loop from seeing the process end."""
+        for _ in range(20):
+            with pytest.raises(InvalidDocument, match="not a valid PDF"):
+                await with_worker(
+                    tmp_path, "while True: sys.stdout.write('x' * 65536)", max_output_bytes=1 << 20
+                )
+
     async def test_that_hangs_is_ended(self, tmp_path: Path) -> None:
         pid_file = tmp_path / "pid"
         code = f"import os, time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(60)"

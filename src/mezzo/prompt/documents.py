@@ -129,7 +129,7 @@ class DocumentReader:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await asyncio.shield(process.wait())
+                await asyncio.shield(_wait_for_end(process))
         if status != 0 or output is None:
             raise _broken(where)
         return output
@@ -176,6 +176,14 @@ def clean_name(name: str | None) -> str:
     """Return a document's name as it stands in prompts: one line without brackets, at most 120 characters."""
     cleaned = " ".join(_NOT_IN_NAMES.sub(" ", name or "").split())[:_MAX_NAME_LENGTH].strip()
     return cleaned or "document"
+
+
+async def _wait_for_end(process: asyncio.subprocess.Process) -> None:
+    """Wait for a process that was killed. What it wrote is read to its end: else the event loop never sees it end."""
+    assert process.stdout is not None
+    while await process.stdout.read(_READ_BYTES):
+        pass
+    await process.wait()
 
 
 async def _exchange(process: asyncio.subprocess.Process, data: bytes, max_bytes: int) -> bytes | None:
