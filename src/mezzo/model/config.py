@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mezzo.model.errors import UnsupportedCheckpoint
 from mezzo.model.hf_defaults import complete, is_multimodal
+from mezzo.model.quantization import Fp8Weights, quantization_from_hf
 from mezzo.model.vision_config import VisionConfig, read_image_processor, vision_from_hf
 
 __all__ = ["SUPPORTED_MODEL_TYPES", "ModelConfig", "RopeConfig", "UnsupportedCheckpoint", "VisionConfig"]
@@ -72,6 +73,7 @@ class ModelConfig:
     tied_embeddings: bool = False
     rope: RopeConfig = field(default_factory=RopeConfig)
     vision: VisionConfig | None = None
+    quantization: Fp8Weights | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -156,12 +158,12 @@ def _multimodal_from_hf(raw: dict[str, Any], processor: dict[str, Any]) -> Model
     text_types = _TEXT_TYPES[raw["model_type"]]
     if text["model_type"] not in text_types:
         raise UnsupportedCheckpoint(_not_supported("text_config: model type", text["model_type"], text_types))
-    _check_quantization(raw)
     # mistral3 never looks into its text_config for this; llava takes either's word for it. A head that the weights
     # hold and that differs from the embeddings overrules both (`mezzo.model.checkpoint`).
     tied = raw["tie_word_embeddings"] or (raw["model_type"] == "llava" and text.get("tie_word_embeddings"))
     config = _text_from_hf(text | {"tie_word_embeddings": bool(tied)})
-    return replace(config, vision=vision_from_hf(raw, processor))
+    quantization = quantization_from_hf(raw.get("quantization_config")) or config.quantization
+    return replace(config, vision=vision_from_hf(raw, processor), quantization=quantization)
 
 
 def _text_from_hf(raw: dict[str, Any]) -> ModelConfig:
@@ -181,6 +183,7 @@ def _text_from_hf(raw: dict[str, Any]) -> ModelConfig:
         sliding_window=raw.get("sliding_window"),
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
         rope=_rope_from_hf(raw),
+        quantization=quantization_from_hf(raw.get("quantization_config")),
     )
 
 
@@ -192,15 +195,9 @@ def _check_text(raw: dict[str, Any]) -> None:
             raise UnsupportedCheckpoint(f"{name} is not supported")
     if raw.get("partial_rotary_factor") not in (None, 1.0):
         raise UnsupportedCheckpoint("partial_rotary_factor is not supported")
-    _check_quantization(raw)
     kinds = set(raw.get("layer_types") or ())
     if "sliding_attention" in kinds and len(kinds) > 1:
         raise UnsupportedCheckpoint("layer_types: layers of different attention kinds are not supported")
-
-
-def _check_quantization(raw: dict[str, Any]) -> None:
-    if raw.get("quantization_config"):
-        raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
 
 
 _ROPE_KEYS = {
