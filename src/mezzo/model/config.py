@@ -16,6 +16,7 @@ from mezzo.model.errors import UnsupportedCheckpoint
 from mezzo.model.hf_defaults import complete, is_multimodal
 from mezzo.model.quantization import Fp8Weights, quantization_from_hf
 from mezzo.model.vision_config import VisionConfig, read_image_processor, vision_from_hf
+from mezzo.model.weight_files import weight_layout
 
 __all__ = ["SUPPORTED_MODEL_TYPES", "ModelConfig", "RopeConfig", "UnsupportedCheckpoint", "VisionConfig"]
 
@@ -58,6 +59,7 @@ class ModelConfig:
     n_heads       query heads                             n_kv_heads    key and value heads (a divisor of n_heads)
     head_dim      width of a head, not always dim / n_heads
     max_seq_len   positions the checkpoint was made for   sliding_window  keys a query sees at most, itself included
+    quantization  how the checkpoint stores matrices that are not in 16 or 32 bits; the network has no trace of it
     """
 
     dim: int
@@ -114,19 +116,18 @@ class ModelConfig:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
-        """Read `folder/config.json`, and the image processor's settings beside it for a multimodal model.
+        """Read the configuration of a checkpoint folder, in the layout that its weights are in.
 
+        That is `config.json`, with the image processor's settings beside it for a multimodal model, or Mistral's own
+        `params.json` where there is no config.json or the weights are in Mistral's layout alone.
         Raises: UnsupportedCheckpoint, also for a missing or broken file.
         """
-        path = folder / "config.json"
-        try:
-            raw = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise UnsupportedCheckpoint(f"{folder} has no config.json") from None
-        except (OSError, ValueError) as error:
-            raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
-        if not isinstance(raw, dict):
-            raise UnsupportedCheckpoint(f"{path} holds no JSON object")
+        from mezzo.model.params_json import config_from_params  # noqa: PLC0415 - makes what is defined here
+
+        params, config = folder / "params.json", folder / "config.json"
+        if params.is_file() and (not config.is_file() or weight_layout(folder) == "mistral"):
+            return config_from_params(_read_object(params))
+        raw = _read_object(config)
         return cls.from_hf(raw, read_image_processor(folder) if is_multimodal(raw.get("model_type")) else {})
 
     @classmethod
@@ -146,6 +147,18 @@ class ModelConfig:
             raise UnsupportedCheckpoint(f"config.json lacks {error.args[0]}") from None
         except (TypeError, ValueError, OverflowError, ZeroDivisionError, AttributeError) as error:
             raise UnsupportedCheckpoint(f"config.json has a value that is not valid: {error}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UnsupportedCheckpoint(f"{path.parent} has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise UnsupportedCheckpoint(f"{path} holds no JSON object")
+    return raw
 
 
 def _not_supported(what: str, given: object, supported: tuple[str, ...]) -> str:
