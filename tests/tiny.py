@@ -19,6 +19,7 @@ from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.layout import HF_MULTIMODAL_SAVED
 from mezzo.model.network import Network
 
 CPU = torch.device("cpu")
@@ -40,6 +41,24 @@ HF_CONFIG: dict[str, Any] = {
     "max_position_embeddings": 256,
     "eos_token_id": EOS,
 }
+
+MULTIMODAL_CONFIG: dict[str, Any] = {
+    "model_type": "mistral3",
+    "text_config": HF_CONFIG | {"model_type": "mistral", "sliding_window": None},
+    "vision_config": {
+        "model_type": "pixtral",
+        "hidden_size": 16,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 4,
+    },
+    "spatial_merge_size": 2,
+    "image_token_index": 257,
+    "tie_word_embeddings": False,
+}
+"""With eyes: one token of an image is 8 pixels wide and high, its id is 257."""
 
 
 def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> dict[str, torch.Tensor]:
@@ -72,12 +91,33 @@ def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> di
                 "mlp.down_proj.weight": normal(config.dim, config.hidden_dim),
             }.items()
         }
+    if config.vision is not None:
+        weights = {
+            f"language_model.{name}": tensor for name, tensor in weights.items()
+        } | random_vision_weights(config, seed + 1, scale)
+    return weights
+
+
+def random_vision_weights(config: ModelConfig, seed: int, scale: float) -> dict[str, torch.Tensor]:
+    """Return weights of the vision half in the Hugging Face layout."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        parameters = dict(Network.from_config(config, torch.float32).named_parameters())
+    weights = {}
+    for name, place in HF_MULTIMODAL_SAVED.places(config, parameters).items():
+        if place.parameter.startswith("vision."):
+            shape = place.rows_of(parameters[place.parameter]).shape
+            noise = torch.randn(shape, generator=generator) * scale
+            weights[name] = 1 + noise if "norm" in name or "ln_pre" in name else noise
     return weights
 
 
 def write_checkpoint(folder: Path, **changes: Any) -> Path:
-    """Write a random checkpoint; `changes` are fields of its config.json."""
-    raw = HF_CONFIG | changes
+    """Write a random checkpoint; `changes` are fields of its config.json.
+
+    `write_checkpoint(folder, **MULTIMODAL_CONFIG)` writes one with eyes.
+    """
+    raw = changes if "text_config" in changes else HF_CONFIG | changes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(raw))
     save_file(random_weights(ModelConfig.from_hf(raw)), folder / "model.safetensors")
@@ -85,7 +125,11 @@ def write_checkpoint(folder: Path, **changes: Any) -> Path:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
-    return load_network(folder, ModelConfig.from_folder(folder), dtype=dtype, device=CPU).decoder
+    return load_with_eyes(folder, dtype).decoder
+
+
+def load_with_eyes(folder: Path, dtype: torch.dtype = torch.float32) -> Network:
+    return load_network(folder, ModelConfig.from_folder(folder), dtype=dtype, device=CPU)
 
 
 def make_core(

@@ -1,4 +1,4 @@
-"""The decoder and the engine on a CUDA device, held against the same code on the CPU in float32."""
+"""The decoder, the vision encoder and the engine on a CUDA device, held against the same code on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from mezzo.model.config import ModelConfig, RopeConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.network import Network
+from mezzo.model.vision import Vision
+from mezzo.model.vision_config import VisionConfig
 
 pytestmark = [
     pytest.mark.gpu,
@@ -89,6 +91,42 @@ def test_logits_match_the_cpu(name: str, dtype: torch.dtype) -> None:
     assert torch.isfinite(actual).all()
     error = (actual - expected).norm() / expected.norm()
     assert error < TOLERANCE[dtype], f"relative error {error:.2e}"
+
+
+VISION = VisionConfig(
+    hidden_size=256, image_size=448, patch_size=14, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4,
+    spatial_merge_size=2, image_token_id=1, projector_norm=True, patch_merger=True, projector_bias=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_images_are_seen_as_on_the_cpu(dtype: torch.dtype) -> None:
+    """Images of several shapes, two of one size; encoded on the device in two goes."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    generator = torch.Generator().manual_seed(7)
+    reference = Vision(VISION, 192, torch.float32).requires_grad_(False)
+    for name, parameter in reference.named_parameters():
+        scale = 1.0 if parameter.ndim == 1 else 1 / math.sqrt(parameter[0].numel())
+        shift = 1.0 if "norm" in name or "ln_pre" in name else 0.0
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale * (1 - 0.7 * shift) + shift)
+    with CUDA:
+        ours = Vision(VISION, 192, dtype).requires_grad_(False)
+    for (_, target), (_, source) in zip(ours.named_parameters(), reference.named_parameters(), strict=True):
+        target.copy_(source)
+    images = [
+        torch.randint(256, (28 * rows, 28 * columns, 3), generator=generator, dtype=torch.uint8)
+        for rows, columns in [(4, 6), (1, 1), (16, 16), (6, 4), (3, 11)]
+    ]
+    with torch.inference_mode():
+        expected = reference(images)
+        encoding = ours.begin(images)
+        assert not ours.advance(encoding, 4)
+        assert ours.advance(encoding, 4)
+        actual = [part.cpu() for part in ours.finish(encoding)]
+    for one, other in zip(actual, expected, strict=True):
+        assert one.dtype is torch.float32
+        error = (one - other).norm() / other.norm()
+        assert error < TOLERANCE[dtype], f"relative error {error:.2e}"
 
 
 def test_auto_takes_the_device_and_its_number_format() -> None:

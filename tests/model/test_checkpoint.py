@@ -14,7 +14,7 @@ from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.decoder import Decoder
 from mezzo.model.weight_files import weight_files
-from tests.tiny import CPU, HF_CONFIG, random_weights
+from tests.tiny import CPU, HF_CONFIG, MULTIMODAL_CONFIG, random_weights
 
 CONFIG = ModelConfig.from_hf(HF_CONFIG)
 TIED = ModelConfig.from_hf(HF_CONFIG | {"tie_word_embeddings": True})
@@ -191,3 +191,96 @@ class TestRefusals:
     def test_a_damaged_index(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "model.safetensors.index.json").write_text(content)
         self.refused(tmp_path, r"index\.json is damaged")
+
+
+class TestEyes:
+    CONFIG = ModelConfig.from_hf(MULTIMODAL_CONFIG | {"multimodal_projector_bias": True})
+
+    def test_every_tensor_is_where_it_belongs(self, tmp_path: Path) -> None:
+        weights = random_weights(self.CONFIG)
+        save(tmp_path, weights)
+        vision = load_network(tmp_path, self.CONFIG, dtype=torch.float32, device=CPU).vision
+        assert vision is not None
+        layer, projector = vision.encoder.layers[2], vision.projector
+
+        def given(name: str) -> torch.Tensor:
+            return weights[f"vision_tower.transformer.layers.2.{name}.weight"]
+
+        expected = {
+            vision.encoder.patch_conv.weight: weights["vision_tower.patch_conv.weight"],
+            vision.encoder.ln_pre.weight: weights["vision_tower.ln_pre.weight"],
+            layer.attention_norm.weight: given("attention_norm"),
+            layer.ffn_norm.weight: given("ffn_norm"),
+            layer.attention.wqkv.weight: torch.cat([given(f"attention.{x}_proj") for x in "qkv"]),
+            layer.attention.wo.weight: given("attention.o_proj"),
+            layer.feed_forward.w13.weight: torch.cat(
+                [given("feed_forward.gate_proj"), given("feed_forward.up_proj")]
+            ),
+            layer.feed_forward.w2.weight: given("feed_forward.down_proj"),
+        } | {
+            parameter: weights[f"multi_modal_projector.{name}"]
+            for name, parameter in {
+                "norm.weight": projector.norm.weight,
+                "patch_merger.merging_layer.weight": projector.merger.weight,
+                "linear_1.weight": projector.w_in.weight,
+                "linear_1.bias": projector.w_in.bias,
+                "linear_2.weight": projector.w_out.weight,
+                "linear_2.bias": projector.w_out.bias,
+            }.items()
+        }
+        assert all(torch.equal(parameter, tensor) for parameter, tensor in expected.items())
+        assert not any(parameter.requires_grad for parameter in vision.parameters())
+
+    def test_matrices_have_the_number_format_that_is_wanted(self, tmp_path: Path) -> None:
+        save(tmp_path, random_weights(self.CONFIG))
+        network = load_network(tmp_path, self.CONFIG, dtype=torch.bfloat16, device=CPU)
+        dtypes = {name: p.dtype for name, p in network.named_parameters() if p.ndim > 1 or "bias" in name}
+        assert set(dtypes.values()) == {torch.bfloat16}
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "multi_modal_projector.norm.weight",
+            "multi_modal_projector.patch_merger.merging_layer.weight",
+            "multi_modal_projector.linear_2.bias",
+            "vision_tower.ln_pre.weight",
+            "vision_tower.transformer.layers.1.attention.k_proj.weight",
+        ],
+    )
+    def test_a_missing_tensor(self, tmp_path: Path, name: str) -> None:
+        weights = random_weights(self.CONFIG)
+        del weights[name]
+        save(tmp_path, weights)
+        with pytest.raises(UnsupportedCheckpoint, match=f"lacks {name}$"):
+            load(tmp_path, self.CONFIG)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "vision_tower.transformer.layers.3.ffn_norm.weight",
+            "vision_tower.patch_conv.bias",
+            "multi_modal_projector.linear_3.weight",
+            "image_newline",
+            "language_model.model.layers.9.input_layernorm.weight",
+        ],
+    )
+    def test_a_tensor_that_nobody_knows(self, tmp_path: Path, name: str) -> None:
+        save(tmp_path, random_weights(self.CONFIG) | {name: torch.ones(16)})
+        with pytest.raises(UnsupportedCheckpoint, match=f"unknown tensor {name}$"):
+            load(tmp_path, self.CONFIG)
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_head_that_differs_overrules_a_configuration_that_calls_it_tied(
+    tmp_path: Path, differs: bool
+) -> None:
+    """Also across shards; one that does not differ takes no memory of its own."""
+    weights = random_weights(TIED)
+    head = weights["model.embed_tokens.weight"].clone()
+    head[-1, -1] += differs
+    save_sharded(tmp_path, weights | {"lm_head.weight": head})
+    decoder = load(tmp_path, TIED)
+    assert decoder.config.tied_embeddings is not differs
+    assert (decoder.output.weight is decoder.tok_embeddings.weight) is not differs
+    assert torch.equal(decoder.output.weight, head)
+    assert torch.equal(decoder.tok_embeddings.weight, weights["model.embed_tokens.weight"])

@@ -23,6 +23,17 @@ def test_a_row_alone_is_the_row_among_others(dtype: torch.dtype) -> None:
         assert torch.equal(linear(x[:rows]), together[:rows])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_a_bias_is_added_to_every_row(dtype: torch.dtype, rows: int) -> None:
+    linear = random_(Linear(64, 48, dtype, bias=True), 1)
+    assert linear.bias is not None
+    linear.bias.copy_(torch.arange(48))
+    x = torch.randn(rows, 64, generator=torch.Generator().manual_seed(2)).to(dtype)
+    exact = x.double() @ linear.weight.double().t() + linear.bias.double()
+    torch.testing.assert_close(linear(x), exact.to(dtype))
+
+
 def test_the_largest_logits_are_those_of_a_float32_product() -> None:
     head = random_(Head(576, 5000, torch.bfloat16), 3)
     x = torch.randn(3, 576, generator=torch.Generator().manual_seed(4)) * 2

@@ -92,7 +92,7 @@ class Run:
         self.tables = [shuffled[i * 12 : (i + 1) * 12] for i in range(num_sequences)]
         self.lengths = [0] * num_sequences
 
-    def step(self, chunks: dict[int, torch.Tensor]) -> torch.Tensor:
+    def step(self, chunks: dict[int, torch.Tensor], **images: torch.Tensor) -> torch.Tensor:
         spans = [SequenceSpan(self.tables[i], self.lengths[i], len(ids)) for i, ids in chunks.items()]
         plan = plan_attention(spans, self.cache, self.decoder.config, torch.float32, CPU)
         token_ids = torch.cat(list(chunks.values()))
@@ -100,7 +100,8 @@ class Run:
         for i, ids in chunks.items():
             self.lengths[i] += len(ids)
         with torch.inference_mode():
-            return self.decoder(token_ids, positions, plan, self.cache, torch.arange(len(token_ids)))
+            rows = torch.arange(len(token_ids))
+            return self.decoder(token_ids, positions, plan, self.cache, rows, **images)
 
 
 def tokens(length: int, seed: int) -> torch.Tensor:
