@@ -111,18 +111,18 @@ def _plan(
     else:
         passed_over = set()
     jobs = []
-    for name, tensor in stored.tensors.items():
-        if name in passed_over or stored.layout.without_effect.fullmatch(name):
-            continue
-        if (place := places.get(name)) is not None:
+    for name, place in places.items():
+        if (tensor := stored.tensors.get(name)) is not None:
             _check_shape(tensor, place.rows_of(parameters[place.parameter]))
             jobs.append(_Job(tensor, place, _scale(tensor, stored, config)))
-        else:
+    for name in sorted(stored.tensors.keys() - places.keys() - passed_over):
+        if not stored.layout.without_effect.fullmatch(name):
             _check_scale_is_wanted(name, stored, places, config)
     if missing := sorted(places.keys() - stored.tensors.keys()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UnsupportedCheckpoint(f"{stored.folder} lacks {missing[0]}{more}")
-    return jobs
+    in_file_order = {name: number for number, name in enumerate(stored.tensors)}
+    return sorted(jobs, key=lambda job: in_file_order[job.tensor.name])
 
 
 def _check_shape(tensor: StoredTensor, target: Tensor) -> None:

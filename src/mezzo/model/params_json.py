@@ -11,7 +11,7 @@ from typing import Any
 
 from mezzo.model.config import ModelConfig, RopeConfig, UnsupportedCheckpoint
 from mezzo.model.quantization import quantization_from_params
-from mezzo.model.vision_config import VisionConfig
+from mezzo.model.vision_config import CLIP_MEAN, CLIP_STD, VisionConfig
 
 _SIZES = ("dim", "n_layers", "head_dim", "hidden_dim", "n_heads", "n_kv_heads", "vocab_size")
 _READ = {
@@ -178,6 +178,12 @@ def _vision_params(config: ModelConfig) -> dict[str, Any]:
             "params.json cannot say which activations are used: "
             f"{vision.hidden_act} in the vision encoder, {vision.projector_act} in the projector"
         )
+    if (vision.image_mean, vision.image_std) != (CLIP_MEAN, CLIP_STD):
+        raise UnsupportedCheckpoint(
+            "params.json cannot say that pixels are normalised in another way than CLIP's"
+        )
+    if vision.projector_norm and vision.projector_norm_eps != config.norm_eps:
+        raise UnsupportedCheckpoint("params.json cannot say that the projector has another norm_eps")
     encoder: dict[str, Any] = {name: getattr(vision, name) for name in _VISION_SIZES}
     encoder |= {
         "max_image_size": vision.image_size,
