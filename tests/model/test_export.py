@@ -13,6 +13,8 @@ from mezzo.model import shards
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.export import CannotExport, exported_bytes, load_for_export, write_checkpoint
 from mezzo.model.network import Network
+from tests.model.layouts import HF_FP8, hf_weights, in_fp8, write
+from tests.model.layouts import TEXT as FP8_TEXT
 from tests.tiny import MULTIMODAL_CONFIG
 from tests.tiny import write_checkpoint as write_random
 
@@ -86,6 +88,16 @@ class TestRoundTrips:
         assert torch.equal(
             theirs["layers.0.attention.wv.weight"], ours["model.layers.0.self_attn.v_proj.weight"]
         )
+
+    def test_fp8_comes_out_in_the_wanted_format_and_says_so(self, tmp_path: Path) -> None:
+        stored, meant = in_fp8(hf_weights(FP8_TEXT))
+        raw = FP8_TEXT | {"quantization_config": HF_FP8}
+        given = write(tmp_path / "given", raw, {"model.safetensors": stored})
+        write_checkpoint(load_for_export(given, "bfloat16"), tmp_path / "out", source=given)
+        assert ModelConfig.from_folder(tmp_path / "out").quantization is None
+        written = tensors_of(tmp_path / "out")
+        assert written.keys() == meant.keys()
+        assert all(torch.equal(written[name], meant[name].bfloat16()) for name in meant)
 
 
 class TestRefusals:

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration, Mistral3ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaForConditionalGeneration,
+    Mistral3ForConditionalGeneration,
+)
 
 from mezzo.model.config import ModelConfig
 from mezzo.model.export import load_for_export, write_checkpoint
+from mezzo.weights import CheckpointFolder, companion_files
 from tests.model.test_export import EYES, LINEAR, TEXTS, assert_same_tensors, network_of, tensors_of
 from tests.model.test_parity import Run
 from tests.tiny import HF_CONFIG
@@ -56,3 +62,23 @@ def test_knows_the_special_tokens_and_the_number_format(tmp_path: Path) -> None:
     assert (config["bos_token_id"], config["eos_token_id"]) == (255, HF_CONFIG["eos_token_id"])
     assert (config["dtype"], config["architectures"]) == ("bfloat16", ["LlamaForCausalLM"])
     assert {tensor.dtype for tensor in tensors_of(tmp_path / "out").values()} == {torch.bfloat16}
+
+
+def test_nano(tmp_path: Path, nano_folder: CheckpointFolder) -> None:
+    network = network_of(nano_folder.path)
+    write_checkpoint(
+        network,
+        tmp_path / "out",
+        max_shard_bytes=300_000_000,
+        source=nano_folder.path,
+        companions=companion_files(nano_folder.path),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+    with torch.inference_mode():
+        theirs = reference(torch.tensor([ids])).logits[0]
+    ours = Run(network.decoder).step({0: torch.tensor(ids)})
+    # Thirty layers of float32 sums in another order, on logits of up to 30.
+    assert (ours - theirs).abs().max() < 1e-3
