@@ -22,7 +22,8 @@ from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
-from mezzo.prompt.encode import PromptEncoder
+from mezzo.prompt.parts import NO_ATTACHMENTS
+from mezzo.prompt.template_encoder import TemplateEncoder
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.messages import UserMessage
 
@@ -95,12 +96,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     config = ModelConfig.from_folder(folder)
-    encoder = PromptEncoder.from_folder(folder)
+    encoder = TemplateEncoder.from_folder(folder)
     exact = Reader(load_network(folder, config, dtype=torch.float32, device=CPU).decoder)
     texts, references = [], []
     for question in QUESTIONS:
         request = ChatCompletionRequest(model="m", messages=[UserMessage(role="user", content=question)])
-        prompt = encoder.encode(request)
+        prompt = encoder.encode(request, NO_ATTACHMENTS).token_ids
         text = answer(exact, prompt, encoder.eos_token_ids)
         texts.append(text)
         references.append(exact.read(text)[len(prompt) - 1 :])

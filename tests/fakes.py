@@ -12,12 +12,14 @@ from mezzo.backends.base import (
     BackendFailed,
     BackendStats,
     BackendUnavailable,
+    ChoiceDelta,
     ChoiceFinished,
     FinishReason,
     GenerationEvent,
-    TextDelta,
     WeightsInfo,
 )
+from mezzo.prompt.output import Piece, TextPiece
+from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import ContextOverflow
 
@@ -73,6 +75,7 @@ class FakeBackend:
         self.num_cancelled_submits = 0
         self.generations: list[FakeGeneration] = []
         self.temperatures: list[float] = []
+        self.attachments: list[Attachments] = []
         self._start_failure = start_failure
         self._start_s = start_s
 
@@ -95,9 +98,16 @@ class FakeBackend:
         )
 
     async def submit(
-        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
+        self,
+        request: ChatCompletionRequest,
+        attachments: Attachments,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
     ) -> FakeGeneration:
         self.num_submits += 1
+        self.attachments.append(attachments)
         self.temperatures.append(temperature)
         script = self.script
         try:
@@ -189,11 +199,23 @@ class FakeGeneration:
         # A character that the limit cut is dropped: text is whole characters only.
         text = choice.decoder.decode(piece)
         if not is_last and not is_cut:
-            return TextDelta(index, text, len(piece))
+            return delta(index, text, len(piece))
         choice.is_finished = True
-        return ChoiceFinished(
-            index, text, len(piece), self._limit_reason if is_cut else self._script.finish_reason
-        )
+        return finished(index, text, len(piece), self._limit_reason if is_cut else self._script.finish_reason)
+
+
+def delta(index: int, text: str, num_tokens: int) -> ChoiceDelta:
+    """Return an event that adds text."""
+    return ChoiceDelta(index, _pieces(text), num_tokens)
+
+
+def finished(index: int, text: str, num_tokens: int, reason: FinishReason) -> ChoiceFinished:
+    """Return the last event of a choice, which adds text."""
+    return ChoiceFinished(index, _pieces(text), num_tokens, reason)
+
+
+def _pieces(text: str) -> tuple[Piece, ...]:
+    return (TextPiece(text),) if text else ()
 
 
 def _text(content: object) -> str:

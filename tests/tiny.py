@@ -133,22 +133,28 @@ def load_with_eyes(folder: Path, dtype: torch.dtype = torch.float32) -> Network:
 
 
 def make_core(
-    decoder: Decoder,
+    model: Decoder | Network,
     *,
     num_blocks: int = 64,
     block_size: int = 16,
     max_num_seqs: int = 8,
     max_step_tokens: int = 32,
+    image_cache_tokens: int = 1000,
     vocabulary: Vocabulary = VOCABULARY,
 ) -> EngineCore:
-    """Make an engine core with a cache of its own around a decoder."""
+    """Make an engine core with a cache of its own around a model."""
+    network = model if isinstance(model, Network) else Network(model)
     config = EngineConfig(
-        folder="unused", max_num_seqs=max_num_seqs, max_step_tokens=max_step_tokens, block_size=block_size
+        folder="unused",
+        max_num_seqs=max_num_seqs,
+        max_step_tokens=max_step_tokens,
+        block_size=block_size,
+        image_cache_tokens=image_cache_tokens,
     )
     cache = KVCache(
-        decoder.config, num_blocks=num_blocks, block_size=block_size, dtype=decoder.dtype, device=CPU
+        network.config, num_blocks=num_blocks, block_size=block_size, dtype=network.decoder.dtype, device=CPU
     )
-    return EngineCore(config, vocabulary, Runner(Network(decoder), cache))
+    return EngineCore(config, vocabulary, Runner(network, cache))
 
 
 def make_request(

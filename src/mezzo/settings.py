@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from mezzo.kit.secrets import machine_key
+from mezzo.prompt.addresses import AllowedHost
 
 CONFIG_FILE = "mezzo.toml"
 CONFIG_VARIABLE = "MEZZO_CONFIG"
@@ -79,6 +80,12 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is not an origin such as https://example.org, nor *")
     return origins
+
+
+def _allowed_hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        AllowedHost.parse(entry)
+    return entries
 
 
 def _known_device(device: str) -> str:
@@ -147,11 +154,46 @@ class Settings(BaseModel):
     block_size: Annotated[int, Field(ge=1)] = Field(
         default=64, description="Token positions in one block of the KV cache."
     )
+    image_cache_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=16384,
+        description="Tokens of images whose encodings are kept: a picture that comes again is not encoded again.",
+    )
     max_queue: Annotated[int, Field(ge=0)] = Field(
         default=256, description="Most requests that wait for a place; further ones are answered 503."
     )
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(
         default=32 * 1024 * 1024, description="Largest request body; larger ones are answered 413."
+    )
+    fetch_urls: bool = Field(
+        default=True,
+        description="Fetch images and documents that requests give by http(s) URL; `data:` URIs are always read. Only "
+        "public addresses are connected to, at ports 80 and 443.",
+    )
+    fetch_allowed_hosts: Annotated[
+        tuple[str, ...], BeforeValidator(_list_from_text), AfterValidator(_allowed_hosts)
+    ] = Field(
+        default=(),
+        description="Hosts and networks that may be fetched from although they are not public, such as "
+        "`store.internal`, `store.internal:9000` or `10.1.0.0/16`.",
+    )
+    fetch_timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=20.0, description="Seconds that the fetch of one file may take, redirects included."
+    )
+    max_images: Annotated[int, Field(ge=0)] = Field(
+        default=8, description="Most images in one request; pages of documents are counted apart."
+    )
+    max_image_bytes: Annotated[int, Field(ge=1)] = Field(
+        default=20 * 1024 * 1024, description="Largest file of an image."
+    )
+    max_document_bytes: Annotated[int, Field(ge=1)] = Field(
+        default=50 * 1024 * 1024, description="Largest file of a document."
+    )
+    max_document_pages: Annotated[int, Field(ge=1)] = Field(default=1000, description="Most pages of a PDF.")
+    max_document_images: Annotated[int, Field(ge=0)] = Field(
+        default=16, description="Most pages without text, which are read as images, in one request."
+    )
+    document_timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        default=30.0, description="Seconds that reading one PDF may take."
     )
     strict_lifecycle: bool = Field(
         default=False,

@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import torch
 
+from mezzo.engine.client import WORKER_ENVIRONMENT
+
 # Wide enough that the matrix library takes the paths that it takes for real models.
 WIDE = {
     "hidden_size": 192,
@@ -45,13 +47,9 @@ def test_logits_are_the_same_bits_alone_and_in_any_batch(folder: Path, dtype: st
     result = subprocess.run(
         [sys.executable, "-m", "tests.consistency.test_batch_invariance", str(folder), dtype, str(threads)],
         cwd=root,
-        # Passive, as the engine process runs: threads that spin slow each other down on a busy machine.
         env=os.environ
-        | {
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "passive",
-        },
+        | WORKER_ENVIRONMENT
+        | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(threads)},
         capture_output=True,
         text=True,
         timeout=120,

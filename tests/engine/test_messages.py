@@ -15,6 +15,7 @@ from mezzo.engine.messages import (
     EngineStats,
     Failed,
     FromEngine,
+    ImageInput,
     Loading,
     Ready,
     SequenceOutput,
@@ -38,11 +39,17 @@ STATS = EngineStats(
     num_preemptions=6,
     num_prompt_tokens=7,
     num_completion_tokens=2**40,
+    num_image_hits=8,
+    num_image_misses=9,
 )
 TO_ENGINE: list[ToEngine] = [
     Start(
         EngineConfig(folder="weights/ü", device="cuda:1", dtype="bfloat16", threads=3, kv_cache_tokens=100),
-        Vocabulary(token_bytes=(b"", b"\xff\x00", "é".encode()), eos_token_ids=frozenset({2, 5})),
+        Vocabulary(
+            token_bytes=(b"", b"\xff\x00", "é".encode()),
+            eos_token_ids=frozenset({2, 5}),
+            marker_token_ids=frozenset({7}),
+        ),
     ),
     AddRequest(
         request_id="r",
@@ -57,6 +64,7 @@ TO_ENGINE: list[ToEngine] = [
             stop=("\n", "😀"),
         ),
         n=3,
+        images=(ImageInput(key=b"\xff", start=0, num_tokens=2, height=1, width=1, pixels=b"\x00\x80\xff"),),
     ),
     AddRequest(request_id="", prompt_token_ids=[], params=SamplingParams()),
     Abort("r"),
@@ -79,7 +87,7 @@ FROM_ENGINE: list[FromEngine] = [
     StepDone([], STATS),
     StepDone(
         [
-            SequenceOutput(request_id="r", index=1, text="\ufffd😀", num_tokens=1),
+            SequenceOutput(request_id="r", index=1, text="\ufffd😀", num_tokens=1, marker=7),
             SequenceOutput(request_id="r", index=0, text="", num_tokens=0, finish_reason="model_length"),
         ],
         STATS,

@@ -33,7 +33,7 @@ def step(scheduler: Scheduler) -> SchedulerOutput:
     scheduler.check_integrity()
     for item in output.scheduled:
         completes = item.completes
-        item.sequence.num_computed += item.num_new
+        scheduler.advance(item)
         if completes:
             item.sequence.append(1)
     return output
@@ -174,7 +174,7 @@ class TestFork:
         scheduler.add(first)
         while first.num_computed < num_prompt:
             for item in scheduler.schedule().scheduled:
-                item.sequence.num_computed += item.num_new
+                scheduler.advance(item)
         return first
 
     def test_full_blocks_are_shared_and_the_last_is_copied(self) -> None:

@@ -29,7 +29,7 @@ def stream(tokens: list[bytes], stop: tuple[str, ...]) -> tuple[list[str], bool]
         pieces.append(text.feed(token))
         if text.is_stopped:
             break
-    pieces.append(text.finish())
+    pieces.append(text.flush())
     return pieces, text.is_stopped
 
 
@@ -85,7 +85,7 @@ def test_no_piece_holds_a_part_of_a_character(text: str, cuts: list[int]) -> Non
 def test_an_unfinished_character_at_the_end_becomes_one_replacement() -> None:
     text = TextStream()
     assert text.feed(b"ok \xf0\x9f\x98") == "ok "
-    assert text.finish() == "\ufffd"
+    assert text.flush() == "\ufffd"
 
 
 def test_text_that_might_begin_a_stop_string_is_held_and_no_more_than_that() -> None:
@@ -93,13 +93,13 @@ def test_text_that_might_begin_a_stop_string_is_held_and_no_more_than_that() -> 
     assert text.feed(b"Hi.\n") == "Hi."
     assert text.feed(b"\nUs") == ""
     assert text.feed(b"ually") == "\n\nUsually"
-    assert text.finish() == ""
+    assert text.flush() == ""
 
 
 def test_held_text_comes_out_at_the_end() -> None:
     text = TextStream(("END",))
     assert text.feed(b"the EN") == "the "
-    assert text.finish() == "EN"
+    assert text.flush() == "EN"
     assert not text.is_stopped
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mezzo.prompt.features import FIELDS, MAX_TOOLS, check_features
+from mezzo.prompt.features import FIELDS, MAX_TOOLS, check_features, check_reasoning_effort
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
     DomainError,
@@ -20,7 +20,7 @@ from mezzo.protocol.errors import (
 )
 
 CHAT = frozenset({"completion_chat"})
-EVERYTHING = CHAT | {"vision", "audio", "reasoning", "function_calling"}
+EVERYTHING = CHAT | {"vision", "documents", "audio", "reasoning", "function_calling"}
 FUNCTION: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {}}}
 BASE: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -59,7 +59,7 @@ HONOURED: dict[str, list[Any]] = {
     "top_prompt_logprobs": [None, 0],
     "n": [None, 1, 16],
     "prediction": [{}, {"type": "content", "content": ""}],
-    "parallel_tool_calls": [True, False],
+    "parallel_tool_calls": [True, False],  # false limits nothing without tools
     "reasoning_effort": [None],
     "prompt_mode": [None],
     "guardrails": [None, []],
@@ -83,6 +83,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ),
     ],
     "tools": [([FUNCTION], f"Function calling {DISABLED}")],
+    "parallel_tool_calls": [],  # depends on tools, see below
     "tool_choice": [
         ("any", f"tool_choice {UNSUPPORTED}"),
         ("required", f"tool_choice {UNSUPPORTED}"),
@@ -161,15 +162,55 @@ CHUNKS: dict[str, dict[str, Any]] = {
 }
 
 
+TAKEN = {
+    ("user", "image_url"),
+    ("user", "document_url"),
+    ("tool", "image_url"),
+    ("tool", "document_url"),
+    ("assistant", "thinking"),
+    ("system", "thinking"),
+}
+
+
+def message_with(role: str, kind: str) -> dict[str, Any]:
+    message = {"role": role, "content": [{"type": "text", "text": "x"}, CHUNKS[kind]]}
+    return message | ({"tool_call_id": "k3ZpQ9aB1"} if role == "tool" else {})
+
+
+@pytest.mark.parametrize(("role", "kind"), sorted(TAKEN))
+def test_chunks_that_a_model_can_read_go_through(role: str, kind: str) -> None:
+    check_features(request(messages=[message_with(role, kind)]), EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"),
+    [
+        (role, kind)
+        for role in ("user", "assistant", "tool")
+        for kind in ("image_url", "document_url", "thinking")
+        if (role, kind) not in TAKEN
+    ],
+)
+def test_chunks_are_refused_in_roles_that_no_format_shows_them_in(role: str, kind: str) -> None:
+    error = refusal(EVERYTHING, messages=[message_with(role, kind)])
+    assert error.message == f"messages[0].content[1]: {kind} content is not supported in {role} messages"
+
+
 @pytest.mark.parametrize("kind", CHUNKS)
 @pytest.mark.parametrize("capabilities", [CHAT, EVERYTHING], ids=["chat", "everything"])
 def test_chunks_that_are_not_text_are_refused_with_their_place(
     kind: str, capabilities: frozenset[str]
 ) -> None:
-    content = [{"type": "text", "text": "x"}, CHUNKS[kind]]
-    messages = [{"role": "user", "content": "Hi"}, {"role": "user", "content": content}]
+    if capabilities is EVERYTHING and any(taken == kind for _, taken in TAKEN):
+        return
+    messages = [{"role": "user", "content": "Hi"}, message_with("user", kind)]
     error = refusal(capabilities, messages=messages)
-    is_a_lack_of_the_model = kind in {"image_url", "thinking", "input_audio"} and capabilities is CHAT
+    is_a_lack_of_the_model = capabilities is CHAT and kind in {
+        "image_url",
+        "document_url",
+        "thinking",
+        "input_audio",
+    }
     reason = DISABLED if is_a_lack_of_the_model else UNSUPPORTED
     assert error.message == f"messages[1].content[1]: {kind} content {reason}"
     assert isinstance(error, FeatureNotEnabled) == is_a_lack_of_the_model
@@ -205,9 +246,65 @@ def test_tool_names_are_checked() -> None:
     assert isinstance(refusal(tools=[bad], tool_choice="none"), InvalidFunctionCall)
 
 
-def test_tools_of_a_model_that_could_call_them_are_a_lack_of_the_server() -> None:
-    error = refusal(EVERYTHING, tools=[FUNCTION])
-    assert error.message == f"tools with tool_choice other than none {UNSUPPORTED}"
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_tools_of_a_model_that_calls_them_go_through(choice: str) -> None:
+    check_features(request(tools=[FUNCTION], tool_choice=choice), EVERYTHING)
+
+
+@pytest.mark.parametrize("choice", ["any", "required", {"type": "function", "function": {"name": "f"}}])
+def test_a_call_cannot_be_forced_yet(choice: Any) -> None:
+    error = refusal(EVERYTHING, tools=[FUNCTION], tool_choice=choice)
+    assert error.message == f"tool_choice {UNSUPPORTED}"
+
+
+def test_calls_cannot_be_limited_to_one_yet() -> None:
+    error = refusal(EVERYTHING, tools=[FUNCTION], parallel_tool_calls=False)
+    assert (error.message, error.param) == (f"parallel_tool_calls false {UNSUPPORTED}", "parallel_tool_calls")
+    check_features(request(tools=[FUNCTION], tool_choice="none", parallel_tool_calls=False), EVERYTHING)
+
+
+def test_arguments_cannot_be_constrained_yet() -> None:
+    strict = {"type": "function", "function": {"name": "f", "parameters": {}, "strict": True}}
+    error = refusal(EVERYTHING, tools=[FUNCTION, strict])
+    assert error.message == f"tools[1].function.strict {UNSUPPORTED}"
+    check_features(request(tools=[strict], tool_choice="none"), EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "objekt"}, "'objekt' is not valid under any of the given schemas"),
+        ({"required": "a"}, "'a' is not of type 'array'"),
+        ({"properties": {"a": 1}}, "1 is not of type 'object', 'boolean'"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_parameters_that_are_no_json_schema_are_refused(
+    schema: dict[str, Any], reason: str, choice: str
+) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    error = refusal(EVERYTHING, tools=[tool], tool_choice=choice)
+    assert (error.message, error.param) == (f"Invalid tool schema: {reason}", "tools")
+    assert error.body()["code"] == "3051"
+
+
+def test_what_a_wrong_schema_holds_is_not_repeated_at_length() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "x" * 10_000}}}
+    assert len(refusal(EVERYTHING, tools=[tool]).message) < 300
+
+
+def test_a_reasoning_model_leaves_the_effort_to_its_prompt_format() -> None:
+    check_features(request(reasoning_effort="low"), EVERYTHING)
+    check_reasoning_effort("high", ["none", "high"])
+    check_reasoning_effort(None, [])
+    with pytest.raises(InvalidArguments) as caught:
+        check_reasoning_effort("low", ["none", "high"])
+    assert caught.value.message == (
+        "reasoning_effort low is not supported for this model, supported values: ['none', 'high']"
+    )
+    assert caught.value.param == "reasoning_effort"
+    with pytest.raises(FeatureNotEnabled, match=r"^reasoning_effort is not enabled for this model$"):
+        check_reasoning_effort("none", [])
 
 
 def test_model_without_chat_is_refused() -> None:

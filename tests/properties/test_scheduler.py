@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mezzo.engine.blocks import BlockPool
+from mezzo.engine.images import SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
-from mezzo.engine.scheduler import Scheduler
+from mezzo.engine.scheduler import ScheduledSequence, Scheduler, SchedulerOutput
 from mezzo.engine.sequence import Sequence, Status
 
 
@@ -25,6 +26,7 @@ class Life:
     max_length: int
     num_wanted: dict[tuple[int, int], int] = field(default_factory=dict)
     alive: dict[tuple[int, int], Sequence] = field(default_factory=dict)
+    num_layers_run: dict[bytes, int] = field(default_factory=dict)
     num_requests: int = 0
 
     def arrive(self, num_prompt: int, num_completion: int, n: int) -> None:
@@ -49,6 +51,7 @@ class Life:
             seed=0,
             arrival=(arrival, index),
             num_siblings=num_siblings,
+            images=_images(num_prompt),
         )
         self.alive[arrival, index] = sequence
         return sequence
@@ -66,10 +69,16 @@ class Life:
         chosen = [item.sequence for item in output.scheduled]
         assert len(set(map(id, chosen))) == len(chosen), "scheduled twice"
         assert not set(map(id, chosen)) & set(map(id, output.preempted)), "preempted and scheduled"
-        assert chosen or not self.alive, "work, but no progress"
-        assert oldest is None or oldest in chosen, f"{oldest} is the oldest and stands still since {before}"
+        assert chosen or output.encodings or not self.alive, "work, but no progress"
+        is_encoding = oldest is not None and any(
+            item.image in oldest.held_images for item in output.encodings
+        )
+        assert oldest is None or oldest in chosen or is_encoding, f"{oldest} stands still since {before}"
 
-        num_prefilled = 0
+        num_prefilled = sum(item.num_layers * item.image.layer_cost for item in output.encodings)
+        if [item.num_layers for item in output.encodings] == [1]:
+            num_prefilled = min(num_prefilled, scheduler.chunk)  # a layer may cost more than a step
+        self._run_encodings(output)
         for item in output.scheduled:
             sequence, end = item.sequence, item.sequence.num_computed + item.num_new
             assert sequence.status is Status.RUNNING
@@ -81,9 +90,11 @@ class Life:
                 num_prefilled += item.num_new
                 assert sequence.num_computed % scheduler.chunk == 0, "a chunk begins off its border"
                 assert end % scheduler.chunk == 0 or item.completes, "a chunk ends off its border"
+                for image in sequence.images_between(sequence.num_computed, end):
+                    assert self.num_layers_run[image.key] == image.num_layers, "computed before it is encoded"
         assert num_prefilled <= scheduler.chunk, "a step longer than promised"
         self._check_that_shared_blocks_are_not_written(chosen)
-        self._commit([(item.sequence, item.num_new, item.completes) for item in output.scheduled])
+        self._commit([(item, item.completes) for item in output.scheduled])
         scheduler.check_integrity()
 
     def _check_that_shared_blocks_are_not_written(self, chosen: list[Sequence]) -> None:
@@ -96,10 +107,16 @@ class Life:
         for block in written:
             assert holders.count(block) == 1, f"block {block} is written and shared"
 
-    def _commit(self, computed: list[tuple[Sequence, int, bool]]) -> None:
-        for sequence, num_new, _ in computed:
-            sequence.num_computed += num_new
-        ready = [sequence for sequence, _, completes in computed if completes]
+    def _run_encodings(self, output: SchedulerOutput) -> None:
+        for key in output.dropped_images:
+            self.num_layers_run.pop(key, None)
+        for item in output.encodings:
+            self.num_layers_run[item.image.key] = self.num_layers_run.get(item.image.key, 0) + item.num_layers
+
+    def _commit(self, computed: list[tuple[ScheduledSequence, bool]]) -> None:
+        for item, _ in computed:
+            self.scheduler.advance(item)
+        ready = [item.sequence for item, completes in computed if completes]
         for sequence in list(ready):
             for index in range(1, sequence.num_siblings + 1):
                 sibling = self._make(sequence.arrival[0], index, sequence.num_prompt, 0)
@@ -114,6 +131,24 @@ class Life:
                 del self.alive[sequence.arrival]
 
 
+def _images(num_prompt: int) -> tuple[SequenceImage, ...]:
+    """Return images for a prompt of this length: none, one, or two, some of them the same for several lengths."""
+    num_images = min(num_prompt % 3, num_prompt // 4)
+    return tuple(
+        SequenceImage(
+            key=bytes([num_prompt % 7, number]),
+            start=1 + number * (num_prompt // num_images),
+            num_tokens=num_prompt // num_images - 1,
+            height=1,
+            width=1,
+            pixels=b"",
+            num_layers=1 + num_prompt % 7,
+            layer_cost=1 + num_prompt % 4 * 3,
+        )
+        for number in range(num_images)
+    )
+
+
 ARRIVE = st.tuples(
     st.just("arrive"), st.integers(1, 60), st.integers(1, 30), st.sampled_from([1, 1, 1, 2, 4])
 )
@@ -126,6 +161,7 @@ STEP = st.tuples(st.just("step"), st.integers(1, 6), st.just(0), st.just(0))
     num_blocks=st.integers(1, 12),
     block_size=st.integers(1, 8),
     max_num_seqs=st.integers(1, 5),
+    max_image_tokens=st.integers(0, 60),
     chunk=st.integers(1, 20),
     operations=st.lists(st.one_of(ARRIVE, STEP, ABORT), max_size=25),
 )
@@ -133,11 +169,14 @@ def test_every_sequence_ends_and_the_books_always_balance(
     num_blocks: int,
     block_size: int,
     max_num_seqs: int,
+    max_image_tokens: int,
     chunk: int,
     operations: list[tuple[str, int, int, int]],
 ) -> None:
     pool = BlockPool(num_blocks, block_size)
-    scheduler = Scheduler(pool, max_num_seqs=max_num_seqs, max_step_tokens=chunk)
+    scheduler = Scheduler(
+        pool, max_num_seqs=max_num_seqs, max_step_tokens=chunk, max_image_tokens=max_image_tokens
+    )
     life = Life(scheduler, max_length=num_blocks * block_size)
     for name, first, second, third in operations:
         if name == "arrive" and life.max_length > 1:
@@ -148,7 +187,7 @@ def test_every_sequence_ends_and_the_books_always_balance(
             for _ in range(first):
                 life.step()
     # Alone, oldest first, each needs a step per chunk and one per token; preemption may repeat that for each.
-    bound = sum(s.num_tokens // chunk + 2 + life.max_length for s in life.alive.values()) * 4 + 50
+    bound = sum(s.num_tokens // chunk + 12 + life.max_length for s in life.alive.values()) * 4 + 50
     bound *= 1 + max((s.num_siblings for s in life.alive.values()), default=0)
     for _ in range(bound):
         if not life.alive:
@@ -157,6 +196,7 @@ def test_every_sequence_ends_and_the_books_always_balance(
     assert not life.alive, f"still there after {bound} steps: {list(life.alive.values())}"
     assert not scheduler.has_work
     assert pool.num_free == num_blocks
+    scheduler.image_cache.check_integrity([])
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,17 +8,18 @@ import time
 import httpx
 import pytest
 
-from mezzo.backends.base import ChoiceFinished, TextDelta
 from mezzo.protocol.response import Usage
 from mezzo.server.sse import PADDING_ALPHABET, ChunkWriter, no_padding, random_padding
 from mezzo.server.terms import ChatTerms
-from tests.fakes import FakeBackend, Script
+from tests.fakes import FakeBackend, Script, delta, finished
 from tests.server.live import LiveServer, chat, events_of, live_server
 
 USAGE = Usage.of(prompt_tokens=12, completion_tokens=3)
 
 
-def make_writer(num_choices: int = 1, prefix: str = "", padding=no_padding) -> ChunkWriter:
+def make_writer(
+    num_choices: int = 1, prefix: str = "", padding=no_padding, stream_tool_calls: bool = False
+) -> ChunkWriter:
     terms = ChatTerms(
         id="5af4",
         created=1790000000,
@@ -27,6 +28,7 @@ def make_writer(num_choices: int = 1, prefix: str = "", padding=no_padding) -> C
         num_choices=num_choices,
         temperature=0.3,
         prefix=prefix,
+        stream_tool_calls=stream_tool_calls,
         headers={},
         json_headers={},
     )
@@ -51,8 +53,8 @@ class TestChunkWriter:
         writer = make_writer(padding=lambda: "abc")
         written = (
             writer.opening()
-            + writer.frames([TextDelta(0, "Par", 1)], USAGE)
-            + writer.frames([ChoiceFinished(0, "is.", 2, "stop")], USAGE)
+            + writer.frames([delta(0, "Par", 1)], USAGE)
+            + writer.frames([finished(0, "is.", 2, "stop")], USAGE)
         )
         assert written == (
             frame('{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}')
@@ -62,7 +64,7 @@ class TestChunkWriter:
         assert writer.is_complete
 
     def test_without_padding_the_key_is_absent(self) -> None:
-        assert make_writer().frames([TextDelta(0, "Par", 1)], USAGE) == frame(
+        assert make_writer().frames([delta(0, "Par", 1)], USAGE) == frame(
             '{"index":0,"delta":{"content":"Par"},"finish_reason":null}'
         )
 
@@ -78,25 +80,25 @@ class TestChunkWriter:
         )
 
     def test_events_of_a_choice_that_are_ready_together_are_one_chunk(self) -> None:
-        events = [TextDelta(0, "a", 1), TextDelta(1, "x", 1), TextDelta(0, "b", 1)]
+        events = [delta(0, "a", 1), delta(1, "x", 1), delta(0, "b", 1)]
         assert make_writer(num_choices=2).frames(events, USAGE) == frame(
             '{"index":0,"delta":{"content":"ab"},"finish_reason":null}'
         ) + frame('{"index":1,"delta":{"content":"x"},"finish_reason":null}')
 
     def test_event_without_text_is_no_chunk(self) -> None:
-        assert make_writer().frames([TextDelta(0, "", 1)], USAGE) == b""
+        assert make_writer().frames([delta(0, "", 1)], USAGE) == b""
 
     def test_usage_is_only_in_the_chunk_that_finishes_the_last_choice(self) -> None:
         writer = make_writer(num_choices=2)
-        first = writer.frames([ChoiceFinished(1, "", 1, "length"), TextDelta(0, "a", 1)], USAGE)
+        first = writer.frames([finished(1, "", 1, "length"), delta(0, "a", 1)], USAGE)
         assert b"usage" not in first
-        assert writer.frames([ChoiceFinished(0, "b", 1, "stop")], USAGE) == frame(
+        assert writer.frames([finished(0, "b", 1, "stop")], USAGE) == frame(
             '{"index":0,"delta":{"content":"b"},"finish_reason":"stop"}', USAGE_JSON
         )
 
     def test_failure_finishes_the_choices_that_are_open(self) -> None:
         writer = make_writer(num_choices=3)
-        writer.frames([ChoiceFinished(1, "b", 1, "stop")], USAGE)
+        writer.frames([finished(1, "b", 1, "stop")], USAGE)
         assert writer.failure(USAGE) == frame(
             '{"index":0,"delta":{"content":""},"finish_reason":"error"}'
         ) + frame('{"index":2,"delta":{"content":""},"finish_reason":"error"}', USAGE_JSON)

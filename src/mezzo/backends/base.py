@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mezzo.prompt.output import Piece
+from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.response import FinishReason
 
@@ -37,6 +39,7 @@ class BackendStats:
     num_running, num_waiting          sequences in the batch, and queued for a place in it
     num_blocks, num_free_blocks       of the KV cache
     num_preemptions, num_restarts     sequences that gave their blocks back; engine processes that died
+    num_image_hits, num_image_misses  images whose encoding was there already, and that were encoded
     """
 
     num_running: int = 0
@@ -45,31 +48,33 @@ class BackendStats:
     num_free_blocks: int = 0
     num_preemptions: int = 0
     num_restarts: int = 0
+    num_image_hits: int = 0
+    num_image_misses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class TextDelta:
-    """Text that was produced for choice `index`; whole characters only, possibly empty.
+class ChoiceDelta:
+    """What was produced for choice `index`: pieces of text, thinking and tool calls, possibly none.
 
     num_tokens: completion tokens counted since the previous event of this choice.
     """
 
     index: int
-    text: str
+    pieces: tuple[Piece, ...]
     num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceFinished:
-    """The one terminal event of choice `index`. `text` and `num_tokens` as in TextDelta."""
+    """The one terminal event of choice `index`. `pieces` and `num_tokens` as in ChoiceDelta."""
 
     index: int
-    text: str
+    pieces: tuple[Piece, ...]
     num_tokens: int
     reason: FinishReason
 
 
-GenerationEvent = TextDelta | ChoiceFinished
+GenerationEvent = ChoiceDelta | ChoiceFinished
 
 
 class Generation(Protocol):
@@ -129,10 +134,19 @@ class Backend(Protocol):
         """End every generation and every process. Safe to call twice."""
 
     async def submit(
-        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
+        self,
+        request: ChatCompletionRequest,
+        attachments: Attachments,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
     ) -> Generation:
-        """Admit a request. `temperature` is the request's, or the card's default.
+        """Admit a request.
 
+        attachments: what its images and documents hold. temperature: the request's, or the card's default.
+        cache_scope: requests of different scopes share nothing that is cached, so that nobody can tell by the time
+        an answer takes what others have sent.
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features
         these weights lack); BackendUnavailable for what it must wait for.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -10,17 +11,21 @@ from mezzo.backends.base import (
     BackendFailed,
     BackendStats,
     BackendUnavailable,
+    ChoiceDelta,
     ChoiceFinished,
     GenerationEvent,
-    TextDelta,
     WeightsInfo,
 )
 from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStream, EngineUnavailable, State
 from mezzo.engine.config import EngineConfig, Vocabulary
-from mezzo.engine.messages import AddRequest, SequenceOutput
+from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
-from mezzo.model.config import ModelConfig
-from mezzo.prompt.encode import PromptEncoder
+from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
+from mezzo.prompt.encoder import EncodedPrompt, PlacedImage
+from mezzo.prompt.image_headers import ImageLimits
+from mezzo.prompt.load import load_encoder
+from mezzo.prompt.output import OutputParser, Piece
+from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
 from mezzo.settings import Settings
@@ -28,6 +33,8 @@ from mezzo.weights.folder import CheckpointFolder
 
 # Characters of messages above which encoding leaves the event loop: about a millisecond of tokenizer.
 _ENCODE_INLINE_CHARS = 5_000
+# Prompts with images that are being decoded and resized: a picture may need some hundred megabytes meanwhile.
+_IMAGE_PROMPTS_AT_ONCE = 2
 
 
 def make_embedded_backend(
@@ -49,6 +56,7 @@ def make_embedded_backend(
         max_step_tokens=settings.max_step_tokens,
         kv_cache_tokens=settings.kv_cache_tokens,
         block_size=settings.block_size,
+        image_cache_tokens=settings.image_cache_tokens,
     )
     client = EngineClient(
         config,
@@ -57,17 +65,38 @@ def make_embedded_backend(
         on_loading=on_loading,
     )
     client.spawn()
-    return EmbeddedBackend(folder, client)
+    return EmbeddedBackend(folder, client, ImageLimits(max_bytes=settings.max_image_bytes))
 
 
 class EmbeddedBackend:
     """One set of weights, served by one engine process."""
 
-    def __init__(self, folder: CheckpointFolder, client: EngineClient) -> None:
+    def __init__(
+        self, folder: CheckpointFolder, client: EngineClient, image_limits: ImageLimits | None = None
+    ) -> None:
+        """image_limits: of images that are decoded, None for the defaults.
+
+        Raises: UnsupportedCheckpoint, UnsupportedTokenizer.
+        """
         self._folder = folder
         self._client = client
         self._model_config = ModelConfig.from_folder(Path(folder.path))
-        self._encoder = PromptEncoder.from_folder(Path(folder.path))
+        self._encoder = load_encoder(Path(folder.path), image_limits=image_limits)
+        self._check_agreement()
+        self._encoding_images = asyncio.Semaphore(_IMAGE_PROMPTS_AT_ONCE)
+
+    def _check_agreement(self) -> None:
+        """Check that prompts have the image tokens that the network expects. Raises: UnsupportedCheckpoint."""
+        vision, processor = self._model_config.vision, self._encoder.image_processor
+        if vision is None or processor is None:
+            return
+        of_prompt = (self._encoder.image_token_id, processor.patch_size, processor.spatial_merge_size)
+        of_network = (vision.image_token_id, vision.patch_size, vision.spatial_merge_size)
+        if of_prompt != of_network:
+            raise UnsupportedCheckpoint(
+                "image token, patch size and merge size are "
+                f"{of_prompt} in the tokenizer's files and {of_network} in the network's configuration"
+            )
 
     @property
     def is_ready(self) -> bool:
@@ -80,7 +109,15 @@ class EmbeddedBackend:
             name=self._folder.name,
             description=f"{self._folder.description} in {ready.dtype}" if ready else self._folder.description,
             max_context_length=ready.max_context_length if ready else self._model_config.max_seq_len,
+            capabilities=self._capabilities,
         )
+
+    @property
+    def _capabilities(self) -> frozenset[str]:
+        """What prompt format and network can do together: a format with images is no use without eyes."""
+        of_format = self._encoder.capabilities
+        blind = {"vision"} if self._model_config.vision is None else set()
+        return frozenset({"completion_chat"}) | (of_format - blind)
 
     @property
     def engine(self) -> EngineClient:
@@ -98,11 +135,15 @@ class EmbeddedBackend:
             num_free_blocks=stats.num_free_blocks if stats else num_blocks,
             num_preemptions=stats.num_preemptions if stats else 0,
             num_restarts=self._client.num_restarts,
+            num_image_hits=stats.num_image_hits if stats else 0,
+            num_image_misses=stats.num_image_misses if stats else 0,
         )
 
     async def start(self) -> None:
         vocabulary = Vocabulary(
-            token_bytes=self._encoder.tokenizer.token_bytes(), eos_token_ids=self._encoder.eos_token_ids
+            token_bytes=self._encoder.token_bytes(),
+            eos_token_ids=self._encoder.eos_token_ids,
+            marker_token_ids=self._encoder.marker_token_ids,
         )
         try:
             await self._client.start(vocabulary)
@@ -113,13 +154,16 @@ class EmbeddedBackend:
         await self._client.stop()
 
     async def submit(
-        self, request: ChatCompletionRequest, *, request_id: str, temperature: float
+        self,
+        request: ChatCompletionRequest,
+        attachments: Attachments,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
     ) -> EmbeddedGeneration:
-        if _num_chars(request) > _ENCODE_INLINE_CHARS:
-            token_ids = await asyncio.to_thread(self._encoder.encode, request)
-        else:
-            token_ids = self._encoder.encode(request)
-        self._check_length(len(token_ids), request.max_tokens)
+        prompt = await self._encode(request, attachments)
+        self._check_length(len(prompt.token_ids), request.max_tokens)
         params = SamplingParams(
             temperature=temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
@@ -130,13 +174,32 @@ class EmbeddedBackend:
             stop=request.stop_strings,
         )
         message = AddRequest(
-            request_id=request_id, prompt_token_ids=token_ids, params=params, n=request.num_choices
+            request_id=request_id,
+            prompt_token_ids=prompt.token_ids,
+            params=params,
+            n=request.num_choices,
+            images=await self._image_inputs(prompt.images, cache_scope),
         )
         try:
             stream = await self._client.submit(message)
         except (EngineFull, EngineUnavailable) as error:
             raise BackendUnavailable(str(error)) from error
-        return EmbeddedGeneration(self._client, stream, len(token_ids))
+        parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
+        return EmbeddedGeneration(self._client, stream, len(prompt.token_ids), parsers)
+
+    async def _encode(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:
+        if attachments.images:
+            async with self._encoding_images:
+                return await asyncio.to_thread(self._encoder.encode, request, attachments)
+        if attachments.by_position or _num_chars(request) > _ENCODE_INLINE_CHARS:
+            return await asyncio.to_thread(self._encoder.encode, request, attachments)
+        return self._encoder.encode(request, attachments)
+
+    @staticmethod
+    async def _image_inputs(images: tuple[PlacedImage, ...], cache_scope: str) -> tuple[ImageInput, ...]:
+        if not images:
+            return ()
+        return await asyncio.to_thread(lambda: tuple(_image_input(placed, cache_scope) for placed in images))
 
     def _check_length(self, num_prompt: int, max_tokens: int | None) -> None:
         """Refuse what does not fit: nothing is ever cut. At least one token must have room."""
@@ -154,9 +217,12 @@ class EmbeddedBackend:
 class EmbeddedGeneration:
     """One request in the engine."""
 
-    def __init__(self, client: EngineClient, stream: EngineStream, num_prompt_tokens: int) -> None:
+    def __init__(
+        self, client: EngineClient, stream: EngineStream, num_prompt_tokens: int, parsers: list[OutputParser]
+    ) -> None:
         self._client = client
         self._stream = stream
+        self._parsers = parsers
         self.num_prompt_tokens = num_prompt_tokens
         self.num_cached_tokens = 0  # nothing is reused between requests yet
 
@@ -164,23 +230,41 @@ class EmbeddedGeneration:
         try:
             async for outputs in self._stream:
                 for output in outputs:
-                    yield _event(output)
+                    yield self._event(output)
         except EngineDied as error:
             raise BackendFailed("the engine process died") from error
 
     async def aclose(self) -> None:
         self._client.abort(self._stream.request.request_id)
 
+    def _event(self, output: SequenceOutput) -> GenerationEvent:
+        parser = self._parsers[output.index]
+        pieces: list[Piece] = parser.feed(output.text, output.marker)
+        # Nobody waits for the end of what was aborted; its last tokens still count.
+        if output.finish_reason is None or output.finish_reason == "abort":
+            return ChoiceDelta(output.index, tuple(pieces), output.num_tokens)
+        rest, reason = parser.finish(output.finish_reason)
+        return ChoiceFinished(output.index, (*pieces, *rest), output.num_tokens, reason)
 
-def _event(output: SequenceOutput) -> GenerationEvent:
-    # Nobody waits for the end of what was aborted; its last tokens still count.
-    if output.finish_reason is None or output.finish_reason == "abort":
-        return TextDelta(output.index, output.text, output.num_tokens)
-    return ChoiceFinished(output.index, output.text, output.num_tokens, output.finish_reason)
+
+def _image_input(placed: PlacedImage, cache_scope: str) -> ImageInput:
+    image = placed.image
+    height, width, _ = image.pixels.shape
+    scope = hashlib.blake2b(cache_scope.encode(), digest_size=hashlib.blake2b.SALT_SIZE).digest()
+    key = hashlib.blake2b(image.digest, digest_size=32, salt=scope)
+    return ImageInput(
+        key=key.digest(),
+        start=placed.start,
+        num_tokens=placed.num_tokens,
+        height=height,
+        width=width,
+        pixels=image.pixels.tobytes(),
+    )
 
 
 def _num_chars(request: ChatCompletionRequest) -> int:
-    total = 0
+    """Return roughly how many characters the tokenizer will see; tools are shown to the model as text too."""
+    total = len(str(request.tools)) if request.tools else 0
     for message in request.messages:
         content = message.content
         if isinstance(content, str):

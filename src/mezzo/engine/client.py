@@ -36,12 +36,16 @@ log = structlog.get_logger()
 
 # Threads that wait for each other sleep instead of spinning. A step has hundreds of such waits, and where any other
 # process wants a core (the server itself does) the spinning one keeps it from the thread that is waited for: a step
-# then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md. An operator's own value wins.
-_WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+# then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md.
+# And Intel's matrix library rounds a row alike, whatever rows and threads it is computed with
+# (docs/decisions/0015-products-that-round-alike.md). An operator's own values win.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "MKL_CBWR": "AUTO,STRICT"}
 _STOP_TIMEOUT_S = 5.0
 _MAX_BACKOFF_S = 30.0
 # A request that comes while the engine loads or restarts waits this long before it is told to come back.
 _SUBMIT_PATIENCE_S = 30.0
+# Pixels that running and queued requests may hold, on both sides of the border.
+_MAX_IMAGE_BYTES = 1 << 30
 # An engine that lived this long was not killed by its own start.
 _HEALTHY_AFTER_S = 10.0
 
@@ -153,7 +157,7 @@ class EngineClient:
                 [sys.executable, "-m", "mezzo.engine.worker", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**_WORKER_ENVIRONMENT, **os.environ},
+                env={**WORKER_ENVIRONMENT, **os.environ},
                 stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
             )
         self._socket = ours
@@ -173,6 +177,9 @@ class EngineClient:
         num_sequences = sum(stream.num_unfinished for stream in self._streams.values())
         if num_sequences + request.n > self.config.max_num_seqs + self.max_queue:
             raise EngineFull(f"{num_sequences} sequences are running or queued")
+        num_image_bytes = sum(_image_bytes(stream.request) for stream in self._streams.values())
+        if num_image_bytes and num_image_bytes + _image_bytes(request) > _MAX_IMAGE_BYTES:
+            raise EngineFull(f"images of running and queued requests take {num_image_bytes} bytes")
         stream = EngineStream(request)
         self._streams[request.request_id] = stream
         self._send_request(stream)
@@ -335,6 +342,10 @@ class EngineClient:
         except subprocess.TimeoutExpired:
             process.kill()
             return await asyncio.to_thread(process.wait)
+
+
+def _image_bytes(request: AddRequest) -> int:
+    return sum(len(image.pixels) for image in request.images)
 
 
 def _describe_exit(code: int | None) -> str:

@@ -18,6 +18,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
                        on how long a long prompt delays running streams
     kv_cache_tokens    positions in the KV cache; None sizes it from the memory that is free
     block_size         positions in a block
+    image_cache_tokens tokens of images whose embeddings are kept after use, so that a picture that comes again is not
+                       encoded again
     """
 
     folder: str
@@ -28,12 +30,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int = 512
     kv_cache_tokens: int | None = None
     block_size: int = 64
+    image_cache_tokens: int = 16384
 
     def __post_init__(self) -> None:
         """Raises: ValueError naming the field that is out of range."""
         for name in ("max_num_seqs", "max_step_tokens", "block_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.image_cache_tokens < 0:
+            raise ValueError("image_cache_tokens must not be negative")
         for name in ("threads", "kv_cache_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1")
@@ -44,7 +49,9 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
 
     token_bytes     the bytes each token id stands for; empty for control tokens
     eos_token_ids   ids that end a sequence
+    marker_token_ids  control tokens that are reported: the output format gives them a meaning
     """
 
     token_bytes: tuple[bytes, ...]
     eos_token_ids: frozenset[int]
+    marker_token_ids: frozenset[int] = frozenset()

@@ -7,7 +7,8 @@ import secrets
 from mezzo.engine import sampler
 from mezzo.engine.blocks import BlockPool
 from mezzo.engine.config import EngineConfig, Vocabulary
-from mezzo.engine.messages import AddRequest, EngineStats, SequenceOutput
+from mezzo.engine.images import SequenceImage
+from mezzo.engine.messages import AddRequest, EngineStats, ImageInput, SequenceOutput
 from mezzo.engine.runner import Runner
 from mezzo.engine.scheduler import Scheduler
 from mezzo.engine.sequence import FinishReason, Sequence
@@ -26,6 +27,7 @@ class EngineCore:
             BlockPool(cache.num_blocks, cache.block_size),
             max_num_seqs=config.max_num_seqs,
             max_step_tokens=config.max_step_tokens,
+            max_image_tokens=config.image_cache_tokens,
         )
         self.max_context_length = min(runner.decoder.config.max_seq_len, cache.num_blocks * cache.block_size)
         self._vocabulary = vocabulary
@@ -54,13 +56,15 @@ class EngineCore:
             num_preemptions=self.scheduler.num_preemptions,
             num_prompt_tokens=self._num_prompt_tokens,
             num_completion_tokens=self._num_completion_tokens,
+            num_image_hits=self.scheduler.image_cache.num_hits,
+            num_image_misses=self.scheduler.image_cache.num_misses,
         )
 
     def add(self, request: AddRequest) -> None:
         """Queue a request.
 
         Raises: ValueError for a prompt that is empty, does not leave room for one token, or holds ids outside
-        the vocabulary; for `n` below 1; for an id that is in use.
+        the vocabulary; for `n` below 1; for an id that is in use; for images that do not fit their places.
         """
         self._num_requests += 1
         num_prompt = len(request.prompt_token_ids)
@@ -75,6 +79,7 @@ class EngineCore:
             raise ValueError(f"a token id is outside the vocabulary of {vocab_size}")
         if request.n < 1:
             raise ValueError("n must be at least 1")
+        images = self._place_images(request)
         if request.params.max_tokens == 0:
             self._finished_early += [
                 _ended(request.request_id, index, "length") for index in range(request.n)
@@ -89,6 +94,7 @@ class EngineCore:
             seed=seed,
             arrival=(self._num_arrivals, 0),
             num_siblings=request.n - 1,
+            images=images,
         )
         self._num_arrivals += 1
         self._num_prompt_tokens += num_prompt
@@ -110,11 +116,13 @@ class EngineCore:
         """Compute one step and return what it added, sequence by sequence."""
         outputs, self._finished_early = self._finished_early, []
         work = self.scheduler.schedule()
+        self.runner.forget_images(work.dropped_images)
+        self.runner.encode(work.encodings)
         if not work.scheduled:
             return outputs
         logits, complete = self.runner.forward(work.scheduled)
         for item in work.scheduled:
-            item.sequence.num_computed += item.num_new
+            self.scheduler.advance(item)
         sequences = [item.sequence for item in complete]
         rows = list(range(len(sequences)))
         self._fork_siblings(sequences, rows)
@@ -123,6 +131,45 @@ class EngineCore:
             outputs += [self._commit(s, token_id) for s, token_id in zip(sequences, token_ids, strict=True)]
         self._num_steps += 1
         return outputs
+
+    def _place_images(self, request: AddRequest) -> tuple[SequenceImage, ...]:
+        """Check that each image has exactly its tokens, in order, and that no other token stands for an image."""
+        token_ids, position = request.prompt_token_ids, 0
+        image_token_id, num_image_tokens = self.runner.image_token_id, 0
+        if image_token_id is None:
+            if request.images:
+                raise ValueError("this model has no vision encoder")
+            return ()
+        placed = []
+        for image in request.images:
+            end = image.start + image.num_tokens
+            if not position <= image.start <= end <= len(token_ids):
+                raise ValueError(f"an image is placed at {image.start} to {end}")
+            expected = self.runner.num_embeddings(image.height, image.width)
+            found = token_ids[image.start : end].count(image_token_id)
+            if found != expected or len(image.pixels) != 3 * image.height * image.width:
+                raise ValueError(
+                    f"an image of {expected} embeddings is given {found} tokens and {len(image.pixels)} bytes"
+                )
+            num_image_tokens += found
+            position = end
+            placed.append(self._placed(image))
+        if token_ids.count(image_token_id) != num_image_tokens:
+            raise ValueError("an image token without an image")
+        return tuple(placed)
+
+    def _placed(self, image: ImageInput) -> SequenceImage:
+        num_layers, layer_cost = self.runner.encoding_cost(image.height, image.width)
+        return SequenceImage(
+            key=image.key,
+            start=image.start,
+            num_tokens=image.num_tokens,
+            height=image.height,
+            width=image.width,
+            pixels=image.pixels,
+            num_layers=num_layers,
+            layer_cost=layer_cost,
+        )
 
     def _fork_siblings(self, sequences: list[Sequence], rows: list[int]) -> None:
         """Let further choices of a request start from the prompt that was just computed, on the same logits."""
@@ -140,15 +187,18 @@ class EngineCore:
 
     def _commit(self, sequence: Sequence, token_id: int | None) -> SequenceOutput:
         """Add a sampled token to its sequence, and end the sequence if that was the last or there is none."""
-        text = ""
+        text, marker = "", None
         reason: FinishReason | None = "error"
         if token_id is not None:
             sequence.append(token_id)
             self._num_completion_tokens += 1
-            text = sequence.text.feed(self._token_bytes(token_id))
+            if token_id in self._vocabulary.marker_token_ids:
+                marker, text = token_id, sequence.text.flush()
+            else:
+                text = sequence.text.feed(self._token_bytes(token_id))
             reason = self._finish_reason(sequence, token_id)
         if reason is not None:
-            text += sequence.text.finish()
+            text += sequence.text.flush()
             self.scheduler.remove(sequence)
             siblings = self._requests[sequence.request_id]
             siblings.remove(sequence)
@@ -159,6 +209,7 @@ class EngineCore:
             index=sequence.index,
             text=text,
             num_tokens=int(token_id is not None),
+            marker=marker,
             finish_reason=reason,
         )
 
@@ -184,6 +235,7 @@ class EngineCore:
             params=first.params,
             seed=first.seed,
             arrival=(first.arrival[0], index),
+            images=first.images,
         )
         self._requests[first.request_id].append(sibling)
         return sibling

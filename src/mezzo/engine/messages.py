@@ -25,6 +25,25 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     vocabulary: Vocabulary
 
 
+class ImageInput(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of a prompt, at the size that the vision encoder reads.
+
+    key                equal for equal pixels that may share their embeddings, different for all others
+    start, num_tokens  the prompt's tokens that stand for it, separators included
+    height, width      of `pixels`, which are RGB, row by row, one byte a channel
+    """
+
+    key: bytes
+    start: int
+    num_tokens: int
+    height: int
+    width: int
+    pixels: bytes
+
+    def __repr__(self) -> str:
+        return f"ImageInput({self.width}x{self.height} at {self.start})"
+
+
 class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
     """Generate `n` sequences from a prompt. `request_id` must not be in use."""
 
@@ -32,6 +51,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
     prompt_token_ids: list[int]
     params: SamplingParams
     n: int = 1
+    images: tuple[ImageInput, ...] = ()
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -74,6 +94,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
     """What a step added to one sequence. The last one carries a finish reason, and there is exactly one such.
 
+    marker   a marker token of the vocabulary that the sequence produced after `text`
     `abort` stands for a sequence that was taken out on request, `error` for one without a valid next token.
     """
 
@@ -81,13 +102,16 @@ class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     text: str
     num_tokens: int
+    marker: int | None = None
     finish_reason: FinishReason | None = None
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Gauges after a step, and counts since the engine started.
 
-    num_requests   requests read from the server: what it sent beyond them was never seen
+    num_requests      requests read from the server: what it sent beyond them was never seen
+    num_image_hits, num_image_misses
+                      images of prompts whose embeddings were there already, and that were encoded
     """
 
     num_running: int
@@ -99,6 +123,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int
     num_prompt_tokens: int
     num_completion_tokens: int
+    num_image_hits: int
+    num_image_misses: int
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step"):

@@ -7,6 +7,9 @@ block and none is free, the sequence that arrived last gives its blocks back and
 place; its tokens are kept and computed again later. The oldest running sequence therefore always advances, and
 since no sequence may be longer than the whole cache, every sequence ends.
 
+A chunk that holds an image waits until the image is encoded. Encoding is scheduled like prompt tokens, out of the same
+budget: as many layers of the vision encoder as cost what the rest of a chunk would, and at least one.
+
 Chunks begin at multiples of `chunk` whatever else is in the step. So the shape of the arithmetic that a prompt goes
 through does not depend on its neighbours.
 """
@@ -18,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mezzo.engine.blocks import BlockPool
+from mezzo.engine.images import ImageCache, SequenceImage
 from mezzo.engine.sequence import Sequence, Status
 
 
@@ -34,10 +38,23 @@ class ScheduledSequence:
         return self.sequence.num_computed + self.num_new == self.sequence.num_tokens
 
 
+@dataclass(frozen=True)
+class ScheduledEncoding:
+    """`num_layers` further layers of the vision encoder are run on `image` in this step."""
+
+    image: SequenceImage
+    num_layers: int
+
+
 @dataclass
 class SchedulerOutput:
-    """One step's work. `preempted` lists sequences whose blocks were taken back to make it possible."""
+    """One step's work, in this order: embeddings to forget, images to encode, tokens to compute.
 
+    preempted   sequences whose blocks were taken back to make it possible
+    """
+
+    dropped_images: list[bytes] = field(default_factory=list)
+    encodings: list[ScheduledEncoding] = field(default_factory=list)
     scheduled: list[ScheduledSequence] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
 
@@ -45,8 +62,11 @@ class SchedulerOutput:
 class Scheduler:
     """The waiting queue, the running batch, and the choice between them."""
 
-    def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_step_tokens: int) -> None:
+    def __init__(
+        self, pool: BlockPool, *, max_num_seqs: int, max_step_tokens: int, max_image_tokens: int = 0
+    ) -> None:
         self.pool = pool
+        self.image_cache = ImageCache(max_image_tokens)
         self.max_num_seqs = max_num_seqs
         self.chunk = max_step_tokens
         self.waiting: deque[Sequence] = deque()
@@ -84,14 +104,24 @@ class Scheduler:
                 output.scheduled.append(ScheduledSequence(sequence, 1))
         # A sequence may have been preempted by a later look at an older one; running is in order of arrival, so
         # only sequences after the one that needed room are ever preempted, and none of them is scheduled yet.
-        budget = self.chunk
+        budget: float = self.chunk
         for sequence in self._prefills():
             num_new = self._next_chunk(sequence)
+            budget = self._encode_images(sequence, num_new, budget, output)
             if num_new > budget:
                 break
             budget -= num_new
             output.scheduled.append(ScheduledSequence(sequence, num_new))
+        output.dropped_images = self.image_cache.take_dropped()
         return output
+
+    def advance(self, item: ScheduledSequence) -> None:
+        """Note that a step has computed `item`."""
+        sequence = item.sequence
+        sequence.num_computed += item.num_new
+        for image in [image for image in sequence.held_images if image.end <= sequence.num_computed]:
+            sequence.held_images.remove(image)
+            self.image_cache.release(image)
 
     def fork(self, sequence: Sequence, sibling: Sequence) -> tuple[int, int] | None:
         """Let `sibling` start where `sequence` stands, its prompt just computed, sharing the prompt's blocks.
@@ -127,6 +157,8 @@ class Scheduler:
             arrivals = [s.arrival for s in queue]
             assert arrivals == sorted(arrivals), f"out of order of arrival: {queue}"
         self.pool.check_integrity([s.block_table for s in self.running])
+        assert not any(s.held_images for s in self.waiting), "images are held for a sequence that waits"
+        self.image_cache.check_integrity([image for s in self.running for image in s.held_images])
 
     @staticmethod
     def _is_decoding(sequence: Sequence) -> bool:
@@ -136,6 +168,32 @@ class Scheduler:
         """Return how many tokens of a prompt come next: up to the next multiple of `chunk`."""
         end_of_chunk = (sequence.num_computed // self.chunk + 1) * self.chunk
         return min(end_of_chunk, sequence.num_tokens) - sequence.num_computed
+
+    def _encode_images(
+        self, sequence: Sequence, num_new: int, budget: float, output: SchedulerOutput
+    ) -> float:
+        """Schedule what the images of the next `num_new` tokens still need.
+
+        Returns what is left of the budget; nothing is left when an image is not complete within this step.
+        """
+        start = sequence.num_computed
+        for image in sequence.images_between(start, start + num_new):
+            if image not in sequence.held_images:
+                self.image_cache.acquire(image)
+                sequence.held_images.append(image)
+            entry = self.image_cache.entry(image)
+            if entry.is_encoded:
+                continue
+            # At least one: a layer of a large picture may cost more than a chunk, and has to be run all the same.
+            affordable = max(int(budget // image.layer_cost), int(budget == self.chunk))
+            num_layers = min(affordable, entry.num_layers_left)
+            if num_layers:
+                output.encodings.append(ScheduledEncoding(image, num_layers))
+                entry.num_layers_left -= num_layers
+                budget -= num_layers * image.layer_cost
+            if not entry.is_encoded:
+                return 0
+        return budget
 
     def _prefills(self) -> Iterator[Sequence]:
         """Yield sequences with a prompt to compute: those that have begun, then newcomers as they fit."""
@@ -180,3 +238,6 @@ class Scheduler:
         self.pool.release(sequence.block_table)
         sequence.block_table = []
         sequence.num_computed = 0
+        for image in sequence.held_images:
+            self.image_cache.release(image)
+        sequence.held_images = []

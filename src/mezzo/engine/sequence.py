@@ -6,6 +6,7 @@ import enum
 from collections import Counter
 from typing import Literal
 
+from mezzo.engine.images import SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.text import TextStream
 
@@ -29,6 +30,8 @@ class Sequence:
     block_table    blocks that hold the computed tokens, in order, and room for the next
     arrival        number of the request, then index of the choice: the order of service
     num_siblings   further choices that will fork from this one when its prompt is computed
+    images         of the prompt, in its order
+    held_images    those whose embeddings are kept for the chunk that the sequence is at
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Sequence:
         seed: int,
         arrival: tuple[int, int],
         num_siblings: int = 0,
+        images: tuple[SequenceImage, ...] = (),
     ) -> None:
         self.request_id = request_id
         self.index = index
@@ -48,6 +52,8 @@ class Sequence:
         self.seed = seed
         self.arrival = arrival
         self.num_siblings = num_siblings
+        self.images = images
+        self.held_images: list[SequenceImage] = []
         self.text = TextStream(params.stop)
         self.status = Status.WAITING
         self.num_prompt = len(prompt_token_ids)
@@ -77,6 +83,10 @@ class Sequence:
     def tokens_between(self, start: int, end: int) -> list[int]:
         """Return token ids of positions start to end."""
         return self._token_ids[start:end]
+
+    def images_between(self, start: int, end: int) -> list[SequenceImage]:
+        """Return the images that have tokens in positions start to end."""
+        return [image for image in self.images if image.overlaps(start, end)]
 
     def append(self, token_id: int) -> None:
         """Add a token that was sampled."""

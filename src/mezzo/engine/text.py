@@ -10,7 +10,7 @@ class TextStream:
 
     Tokens are bytes, and a character may span several of them: bytes are decoded incrementally and an unfinished
     character is held back. Text that could still turn out to be the beginning of a stop string is held back too.
-    Whatever the borders between tokens, the concatenation of what `feed` and `finish` return is the same text.
+    Whatever the borders between tokens, the concatenation of what `feed` and `flush` return is the same text.
     """
 
     def __init__(self, stop: tuple[str, ...] = ()) -> None:
@@ -26,8 +26,11 @@ class TextStream:
         """
         return self._advance(self._decoder.decode(token))
 
-    def finish(self) -> str:
-        """Return what was held back; an unfinished character becomes U+FFFD, as tokenizers decode it."""
+    def flush(self) -> str:
+        """Return what was held back: at the end, or before something that is no text.
+
+        An unfinished character becomes U+FFFD, as tokenizers decode it. No stop string reaches across.
+        """
         if self.is_stopped:
             return ""
         rest = self._advance(self._decoder.decode(b"", final=True))

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# In float32 the CPU's matrix library takes other paths for one, two and three rows, and for a remainder of them, and
-# their sums round differently. In bfloat16 only a single row is special. Checked by tests/consistency and tests/sdk.
+# The CPU's matrix libraries take other paths for one, two and three rows, and for a remainder of them, and their sums
+# round differently: in float32 everywhere, in bfloat16 for a single row, and for any where it is emulated. In float32
+# Intel's library must besides be told to round alike (docs/decisions/0015). Checked by tests/consistency.
 _ROWS_AT_ONCE = 4
 _EXACT_LOGITS = 64
 
@@ -18,7 +19,7 @@ _EXACT_LOGITS = 64
 def pad_rows(x: Tensor) -> Tensor:
     """Return x (..., rows, columns) with zero rows added where the number of rows would change the others' results."""
     missing = -x.shape[-2] % _ROWS_AT_ONCE
-    if not missing or x.dtype is not torch.float32 or x.device.type != "cpu":
+    if not missing or x.device.type != "cpu":
         return x
     return F.pad(x, (0, 0, 0, missing))
 
@@ -26,8 +27,8 @@ def pad_rows(x: Tensor) -> Tensor:
 class Linear(nn.Module):
     """`x @ weight.T`, plus a bias where there is one.
 
-    On the CPU a row's result is the same bits however many rows are computed with it: in float32 the number of rows is
-    padded to a multiple of four, in bfloat16 a single row is given a second.
+    On the CPU a row's result is the same bits however many rows are computed with it: their number is padded to a
+    multiple of four.
     """
 
     def __init__(
@@ -39,10 +40,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (rows, in_features) -> (rows, out_features), in x's dtype."""
-        rows = x.shape[0]
-        if rows == 1 and x.dtype is torch.bfloat16 and x.device.type == "cpu":
-            x = F.pad(x, (0, 0, 0, 1))
-        return F.linear(pad_rows(x), self.weight, self.bias)[:rows]
+        return F.linear(pad_rows(x), self.weight, self.bias)[: x.shape[0]]
 
 
 class Head(Linear):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from mezzo.prompt.images import PreparedImage
+from mezzo.prompt.images import ImageProcessor, PreparedImage
 from mezzo.prompt.output import OutputParser
 from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
@@ -38,6 +38,9 @@ class PromptEncoder(Protocol):
     eos_token_ids      ids at which the model ends its answer
     marker_token_ids   control tokens that the engine must report for `output_parser` to work
     capabilities       the wire's capability names that the prompt format has: `vision`, `function_calling`, `reasoning`
+    image_processor    how the checkpoint wants its images, None for one that reads none
+    image_token_id     the token that stands for a merged patch, None likewise
+    reasoning_efforts  values of `reasoning_effort` that the model was trained on; empty without adjustable reasoning
     """
 
     @property
@@ -49,6 +52,15 @@ class PromptEncoder(Protocol):
     @property
     def capabilities(self) -> frozenset[str]: ...
 
+    @property
+    def image_processor(self) -> ImageProcessor | None: ...
+
+    @property
+    def image_token_id(self) -> int | None: ...
+
+    @property
+    def reasoning_efforts(self) -> tuple[str, ...]: ...
+
     def token_bytes(self) -> tuple[bytes, ...]:
         """Return the bytes of every id, empty for control tokens."""
 
@@ -59,5 +71,8 @@ class PromptEncoder(Protocol):
         Raises: DomainError for what this checkpoint's format cannot show.
         """
 
-    def output_parser(self) -> OutputParser:
-        """Return a parser for one choice's output."""
+    def output_parser(self, request: ChatCompletionRequest | None = None) -> OutputParser:
+        """Return a parser for one choice's output.
+
+        request: what is answered; its prefix, if it has one, says what the output continues.
+        """

@@ -6,10 +6,11 @@ A value that fits the wire schema but cannot be honoured is refused by name; not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from mezzo.prompt.content import where_is
 from mezzo.prompt.validate import check_function_name
 from mezzo.protocol.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatCompletionRequest
 from mezzo.protocol.content import TextChunk
@@ -18,7 +19,21 @@ from mezzo.protocol.tools import Tool
 
 MAX_TOOLS = 128
 
-_CAPABILITY_OF_CHUNK = {"image_url": "vision", "input_audio": "audio", "thinking": "reasoning"}
+# No capability of a model's card: whether the server reads documents.
+DOCUMENTS = "documents"
+
+_CAPABILITY_OF_CHUNK = {
+    "image_url": "vision",
+    "document_url": DOCUMENTS,
+    "thinking": "reasoning",
+    "input_audio": "audio",
+}
+_ROLES_OF_CHUNK = {
+    "image_url": {"user", "tool"},
+    "document_url": {"user", "tool"},
+    "thinking": {"system", "assistant"},
+}
+_MAX_SCHEMA_ERROR = 200
 
 Support = Literal["honoured", "in part", "refused", "no effect"]
 Check = Callable[[ChatCompletionRequest, frozenset[str]], None]
@@ -41,7 +56,8 @@ class FieldSupport:
 def check_features(request: ChatCompletionRequest, capabilities: frozenset[str]) -> None:
     """Refuse a request that asks for something its model or this server does not have.
 
-    `capabilities` are the wire's names of what the card of the model promises.
+    `capabilities` are the wire's names of what the card of the model promises and its prompt format has, and
+    `documents` where the server can read them.
     Raises: InvalidArguments, FeatureNotEnabled, InvalidTools or InvalidFunctionCall, naming the field.
     """
     for field in FIELDS:
@@ -79,13 +95,20 @@ def _check_messages(request: ChatCompletionRequest, capabilities: frozenset[str]
         if message.content is None or isinstance(message.content, str):
             continue
         for index, chunk in enumerate(message.content):
-            if isinstance(chunk, TextChunk):
-                continue
-            what = f"messages[{position}].content[{index}]: {chunk.type} content"
-            capability = _CAPABILITY_OF_CHUNK.get(chunk.type)
-            if capability is not None and capability not in capabilities:
-                raise FeatureNotEnabled(what, param="messages")
-            raise _unsupported(what, param="messages")
+            if not isinstance(chunk, TextChunk):
+                what = f"{where_is(position, index)}: {chunk.type} content"
+                _check_chunk(chunk.type, what, message.role, capabilities)
+
+
+def _check_chunk(kind: str, what: str, role: str, capabilities: frozenset[str]) -> None:
+    """Refuse a chunk that this server or model cannot take at all, or not in messages of this role."""
+    capability = _CAPABILITY_OF_CHUNK.get(kind)
+    if capability is not None and capability not in capabilities:
+        raise FeatureNotEnabled(what, param="messages")
+    if kind not in _ROLES_OF_CHUNK:
+        raise _unsupported(what, param="messages")
+    if role not in _ROLES_OF_CHUNK[kind]:
+        raise InvalidArguments(f"{what} is not supported in {role} messages", param="messages")
 
 
 def _check_response_format(request: ChatCompletionRequest, _: frozenset[str]) -> None:
@@ -106,11 +129,54 @@ def _check_tools(request: ChatCompletionRequest, capabilities: frozenset[str]) -
         if not isinstance(tool, Tool):
             raise InvalidTools(f"{type(tool).__name__} connector is not supported", param="tools")
         check_function_name(tool.function.name)
+        _check_tool_schema(tool.function.parameters)
     if not tools or request.tool_choice == "none":
         return
     if "function_calling" not in capabilities:
         raise FeatureNotEnabled("Function calling", param="tools")
-    raise _unsupported("tools with tool_choice other than none", param="tools")
+    for index, tool in enumerate(tools):
+        if isinstance(tool, Tool) and tool.function.strict:
+            raise _unsupported(f"tools[{index}].function.strict", param="tools")
+
+
+def _check_tool_schema(schema: dict[str, Any]) -> None:
+    """Check that `schema` is a JSON Schema of draft 7, which is what the reference's tools are written in."""
+    import jsonschema  # noqa: PLC0415 - only requests with tools pay for it
+
+    try:
+        jsonschema.Draft7Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise InvalidArguments(
+            f"Invalid tool schema: {error.message[:_MAX_SCHEMA_ERROR]}", param="tools"
+        ) from error
+    except RecursionError:
+        raise InvalidArguments("Invalid tool schema: it is nested too deeply", param="tools") from None
+
+
+def _check_parallel_tool_calls(request: ChatCompletionRequest, _: frozenset[str]) -> None:
+    can_call = bool(request.tools) and request.tool_choice != "none"
+    if can_call and not request.parallel_tool_calls:
+        raise _unsupported("parallel_tool_calls false", param="parallel_tool_calls")
+
+
+def _check_reasoning_effort(request: ChatCompletionRequest, capabilities: frozenset[str]) -> None:
+    if request.reasoning_effort is not None and "reasoning" not in capabilities:
+        raise FeatureNotEnabled("reasoning_effort", param="reasoning_effort")
+
+
+def check_reasoning_effort(effort: str | None, supported: Sequence[str]) -> None:
+    """Check a request's effort against the values that its model knows; prompt encoders call it, who know them.
+
+    Raises: FeatureNotEnabled for a model without adjustable reasoning, InvalidArguments naming the values.
+    """
+    if effort is None or effort in supported:
+        return
+    if not supported:
+        raise FeatureNotEnabled("reasoning_effort", param="reasoning_effort")
+    raise InvalidArguments(
+        f"reasoning_effort {effort} is not supported for this model, supported values: {list(supported)}",
+        param="reasoning_effort",
+    )
 
 
 def _check_prediction(request: ChatCompletionRequest, _: frozenset[str]) -> None:
@@ -124,7 +190,10 @@ FIELDS: tuple[FieldSupport, ...] = (
         "messages",
         "in part",
         "Roles `system`, `user`, `assistant` (with `tool_calls`, with `prefix` on the last message) and "
-        "`tool`; content as text or `text` chunks. Any other chunk is refused.",
+        "`tool`; content as text or chunks. `image_url` chunks where the model has vision and `document_url` chunks "
+        "where the server reads documents: in `user` messages, and in `tool` messages as far as the model's prompt "
+        "format shows them there. `thinking` chunks of text in `assistant` messages, and `system` messages of some "
+        "models, where the model reasons; `signature` has no effect. Any other chunk is refused.",
         _check_messages,
     ),
     FieldSupport("temperature", "honoured", "0 is greedy. Default: the card's `default_model_temperature`."),
@@ -148,14 +217,14 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport(
         "tools",
         "in part",
-        f"None, `[]`, or at most {MAX_TOOLS} functions together with `tool_choice: none`, which leaves them "
-        "out of the prompt. Functions that could be called, and the hosted tools, are refused.",
+        f"At most {MAX_TOOLS} functions, whose `parameters` are a JSON Schema of draft 7; functions that could be "
+        "called need a model with function calling, and `strict: false`. The hosted tools are refused.",
         _check_tools,
     ),
     FieldSupport(
         "tool_choice",
         "in part",
-        "`auto` and `none`; a choice that forces a call is refused.",
+        "`auto`, and `none`, which leaves the tools out of the prompt; a choice that forces a call is refused.",
         _only("tool_choice", "auto", "none"),
     ),
     FieldSupport("presence_penalty", "honoured", "Default: 0."),
@@ -174,13 +243,16 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport("n", "honoured", f"Default: 1; at most {MAX_CHOICES}. The prompt is counted once."),
     FieldSupport("prediction", "refused", "Only an empty `content`, which means off.", _check_prediction),
     FieldSupport(
-        "parallel_tool_calls", "no effect", "Accepted: without callable tools there is no call to limit."
+        "parallel_tool_calls",
+        "in part",
+        "`true`; `false` only where there are no tools to call.",
+        _check_parallel_tool_calls,
     ),
     FieldSupport(
         "reasoning_effort",
-        "refused",
-        "Only null; as the reference does for models without adjustable reasoning.",
-        _only("reasoning_effort", None, feature="reasoning_effort"),
+        "in part",
+        "Null, or one of the values that the model was trained on; none for models without adjustable reasoning.",
+        _check_reasoning_effort,
     ),
     FieldSupport("prompt_mode", "refused", "Only null.", _only("prompt_mode", None, feature="prompt_mode")),
     FieldSupport("guardrails", "refused", "Only null or `[]`.", _only("guardrails", None, [])),
@@ -189,7 +261,8 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport("safe_prompt", "honoured", "Puts mezzo's safety prompt before the conversation."),
     FieldSupport(
         "stream_options",
-        "no effect",
-        "Accepted: `usage` is in the last event of every stream, and there are no tool calls to stream.",
+        "honoured",
+        "`stream_tool_calls: true` streams tool calls as they are written, else each whole. `include_usage` has no "
+        "effect: `usage` is in the last event of every stream.",
     ),
 )

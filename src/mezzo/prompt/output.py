@@ -6,6 +6,7 @@ such as `[TOOL_CALLS]` and `[THINK]`. A marker is an id, so text that merely loo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,11 @@ class ToolCallArguments:
 
 
 Piece = TextPiece | ThinkingPiece | ToolCallBegin | ToolCallArguments
+
+
+def text_of_pieces(pieces: Iterable[Piece]) -> str:
+    """Return all that pieces say, for logs: text, thinking, and calls by name and arguments."""
+    return "".join(f"{piece.name} " if isinstance(piece, ToolCallBegin) else piece.text for piece in pieces)
 
 
 class OutputParser(Protocol):

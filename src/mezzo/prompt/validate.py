@@ -42,9 +42,19 @@ def validate_messages(messages: Sequence[Message], *, allow_user_after_tool: boo
     _check_result_ids(messages)
 
 
+def is_function_name(name: str) -> bool:
+    """Whether a function may have this name, in tools, calls and results alike."""
+    return _FUNCTION_NAME.fullmatch(name) is not None
+
+
+def is_tool_call_id(tool_call_id: str) -> bool:
+    """Whether the API takes this id of a call."""
+    return _TOOL_CALL_ID.fullmatch(tool_call_id) is not None
+
+
 def check_function_name(name: str) -> None:
-    """Raises: InvalidFunctionCall unless `name` can be a function's, in tools, calls and results alike."""
-    if not _FUNCTION_NAME.fullmatch(name):
+    """Raises: InvalidFunctionCall unless `name` can be a function's."""
+    if not is_function_name(name):
         raise InvalidFunctionCall(
             f"Function name was {name} but must be a-z, A-Z, 0-9, or contain underscores and dashes, "
             "with a maximum length of 64."
@@ -134,7 +144,7 @@ def _check_tool(message: ToolMessage) -> None:
 
 
 def _check_tool_call_id(tool_call_id: str) -> None:
-    if not _TOOL_CALL_ID.fullmatch(tool_call_id):
+    if not is_tool_call_id(tool_call_id):
         raise InvalidFunctionCall(
             f"Tool call id was {tool_call_id} but must be a-z, A-Z, 0-9, with a length of 9."
         )

@@ -11,6 +11,9 @@
         ├── InvalidAssistantMessage      400  3240
         ├── InvalidFunctionCall          400  3280
         ├── InvalidTools                 400  -
+        ├── InvalidFile                  400  3310
+        ├── TooManyPages                 400  3730
+        ├── InvalidDocument              400  3740
         ├── PayloadTooLarge              413  -
         ├── RateLimited                  429  1300
         ├── InternalError                500  3000
@@ -163,6 +166,34 @@ class InvalidTools(DomainError):
 
     type = "invalid_tools"
     code = None
+
+
+class InvalidFile(DomainError):
+    """A file or URL of a message that cannot be fetched, decoded, or is over a limit."""
+
+    type = "invalid_request_file"
+    code = "3310"
+
+
+class TooManyPages(DomainError):
+    """A document with more pages than the server reads; `where` names its chunk."""
+
+    type = "document_parser_too_many_pages"
+    code = "3730"
+
+    def __init__(self, num_pages: int, max_pages: int, *, where: str) -> None:
+        super().__init__(
+            f"{where}: This document has {num_pages} pages, "
+            f"which is more than the maximum allowed of {max_pages}.",
+            param="messages",
+        )
+
+
+class InvalidDocument(DomainError):
+    """A document that is broken, encrypted, of no known kind, or takes too long to read."""
+
+    type = "document_parser_invalid_file"
+    code = "3740"
 
 
 class PayloadTooLarge(DomainError):

@@ -40,10 +40,41 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ThinkingContent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="thinking"):
+    """A reasoning trace, or a part of one; `closed` is on the wire where the trace ends."""
+
+    thinking: list[TextContent]
+    closed: bool | UnsetType = UNSET
+
+
+class FunctionOfCall(msgspec.Struct, frozen=True, kw_only=True):
+    """The called function. `arguments` is JSON as text; in a fragment of a stream, more of it, and `name` is empty."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallOfAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the model made. `index` counts the calls of a message; `id` and `type` are left out of fragments."""
+
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionOfCall
+    index: int
+
+
+AnswerContent = str | list[TextContent | ThinkingContent]
+"""A plain string, unless there is a reasoning trace beside the text."""
+
+
 class ResponseMessage(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
-    tool_calls: None = None
-    content: str
+    tool_calls: list[ToolCallOfAnswer] | None = None
+    content: AnswerContent
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +102,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk adds. `role` is in the first chunk of a choice only."""
 
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: AnswerContent | UnsetType = UNSET
+    tool_calls: list[ToolCallOfAnswer] | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mezzo.backends.base import BackendFailed, ChoiceFinished
 from mezzo.protocol.errors import InternalError, ServiceUnavailable
-from mezzo.protocol.response import ChatCompletionResponse, Choice, FinishReason, ResponseMessage
+from mezzo.protocol.response import ChatCompletionResponse, Choice, FinishReason
+from mezzo.server.message import MessageBuilder
 from mezzo.server.running import RunningChat
 
 
@@ -13,12 +14,12 @@ async def complete(chat: RunningChat) -> ChatCompletionResponse:
 
     Raises: ServiceUnavailable if the backend broke off; InternalError if no choice came to a proper end.
     """
-    texts = [[chat.terms.prefix] for _ in range(chat.terms.num_choices)]
+    messages = [MessageBuilder(chat.terms.prefix) for _ in range(chat.terms.num_choices)]
     reasons: dict[int, FinishReason] = {}
     try:
         while len(reasons) < chat.terms.num_choices:
             for event in await chat.next_events():
-                texts[event.index].append(event.text)
+                messages[event.index].add(event.pieces)
                 if isinstance(event, ChoiceFinished):
                     reasons[event.index] = event.reason
     except BackendFailed:
@@ -32,8 +33,8 @@ async def complete(chat: RunningChat) -> ChatCompletionResponse:
         created=chat.terms.created,
         model=chat.terms.model,
         choices=[
-            Choice(index=index, finish_reason=reasons[index], message=ResponseMessage(content="".join(parts)))
-            for index, parts in enumerate(texts)
+            Choice(index=index, finish_reason=reasons[index], message=builder.message(reasons[index]))
+            for index, builder in enumerate(messages)
         ],
         usage=chat.usage,
     )

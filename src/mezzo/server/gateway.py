@@ -12,7 +12,8 @@ from mezzo.backends.base import Backend, BackendUnavailable, Generation, Weights
 from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.limits import LimitExceeded, LimitState
-from mezzo.prompt.features import check_features
+from mezzo.prompt.features import DOCUMENTS, check_features
+from mezzo.prompt.parts import Attachments
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import InvalidModel, NotFound, RateLimited, RetiredModel, ServiceUnavailable
@@ -62,9 +63,10 @@ class Gateway:
         exchange.model_id, exchange.weights = resolution.served_by.id, backend.info.name
         limits = self._count(caller, resolution, exchange)
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
-        check_features(request, served_capabilities(resolution, backend.info))
+        check_features(request, served_capabilities(resolution, backend.info) | {DOCUMENTS})
         terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
-        generation = await self._submit(backend, request, terms)
+        attachments = await self._services.attachments.load(request)
+        generation = await self._submit(backend, request, attachments, terms, caller)
         exchange.num_prompt_tokens = generation.num_prompt_tokens
         exchange.headers |= limits.headers() | terms.headers
         if self._settings.log_prompts:
@@ -126,9 +128,22 @@ class Gateway:
             exchange.headers |= over.state.headers()
             raise RateLimited(retry_after_s=over.retry_after_s) from None
 
-    async def _submit(self, backend: Backend, request: ChatCompletionRequest, terms: ChatTerms) -> Generation:
+    async def _submit(
+        self,
+        backend: Backend,
+        request: ChatCompletionRequest,
+        attachments: Attachments,
+        terms: ChatTerms,
+        caller: Caller,
+    ) -> Generation:
         try:
-            return await backend.submit(request, request_id=terms.id, temperature=terms.temperature)
+            return await backend.submit(
+                request,
+                attachments,
+                request_id=terms.id,
+                temperature=terms.temperature,
+                cache_scope=caller.key_id,
+            )
         except BackendUnavailable as unavailable:
             # The reason is for the operator: it may name files and processes.
             _log.warning("backend unavailable", weights=backend.info.name, reason=str(unavailable))

@@ -117,6 +117,11 @@ class BackendCollector(Collector):
         restarts = CounterMetricFamily(
             "mezzo_engine_restarts", "Times an engine process was started again.", labels=["weights"]
         )
+        images = CounterMetricFamily(
+            "mezzo_images",
+            "Images of prompts: whose encoding was there already (hit), and that were encoded (miss).",
+            labels=["weights", "cache"],
+        )
         for backend in self._router.backends:
             labels = [backend.info.name]
             ready.add_metric(labels, float(backend.is_ready))
@@ -127,7 +132,9 @@ class BackendCollector(Collector):
             used.add_metric(labels, stats.num_blocks - stats.num_free_blocks)
             preemptions.add_metric(labels, stats.num_preemptions)
             restarts.add_metric(labels, stats.num_restarts)
-        yield from (ready, waiting, running, blocks, used, preemptions, restarts)
+            images.add_metric([*labels, "hit"], stats.num_image_hits)
+            images.add_metric([*labels, "miss"], stats.num_image_misses)
+        yield from (ready, waiting, running, blocks, used, preemptions, restarts, images)
 
 
 def make_metrics(router: Router) -> Metrics:

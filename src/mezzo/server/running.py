@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from mezzo.backends.base import BackendFailed, ChoiceFinished, Generation, GenerationEvent
+from mezzo.prompt.output import text_of_pieces
 from mezzo.protocol.response import Usage
 from mezzo.server.exchange import Exchange, Outcome
 from mezzo.server.metrics import Metrics
@@ -154,10 +155,10 @@ class RunningChat:
             exchange.num_completion_tokens += event.num_tokens
         exchange.num_cached_tokens = self._generation.num_cached_tokens
         if self._keep_text:
-            choice.texts.append(event.text)
+            choice.texts.append(text_of_pieces(event.pieces))
         if isinstance(event, ChoiceFinished):
             choice.finish_reason = event.reason
-        if self._failure is None and (event.text or isinstance(event, ChoiceFinished)):
+        if self._failure is None and (event.pieces or isinstance(event, ChoiceFinished)):
             self._events.append(event)
             self._news.set()
 

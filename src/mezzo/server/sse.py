@@ -17,7 +17,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mezzo.backends.base import BackendFailed, ChoiceFinished, GenerationEvent
+from mezzo.prompt.output import Piece
 from mezzo.protocol.response import ChatCompletionChunk, ChunkChoice, Delta, FinishReason, Usage
+from mezzo.server.deltas import DeltaWriter
 from mezzo.server.incoming import run_until_disconnect
 from mezzo.server.running import RunningChat
 from mezzo.server.terms import ChatTerms
@@ -48,7 +50,10 @@ class ChunkWriter:
     def __init__(self, terms: ChatTerms, padding: Padding) -> None:
         self._terms = terms
         self._padding = padding
-        self._unfinished = set(range(terms.num_choices))
+        self._unfinished = {
+            index: DeltaWriter(stream_tool_calls=terms.stream_tool_calls)
+            for index in range(terms.num_choices)
+        }
 
     @property
     def is_complete(self) -> bool:
@@ -63,39 +68,45 @@ class ChunkWriter:
             for i in indices
         ]
         if self._terms.prefix:
-            frames += [self._text(i, self._terms.prefix) for i in indices]
+            frames += [self._delta(i, Delta(content=self._terms.prefix)) for i in indices]
         return b"".join(frames)
 
     def frames(self, events: Sequence[GenerationEvent], usage: Usage) -> bytes:
-        """Return one chunk for each choice that `events` touch.
+        """Return the chunks of what `events` add: for text, one for each choice that they touch.
 
         usage: the usage so far; it goes into the chunk that finishes the last choice.
         """
-        texts: dict[int, str] = {}
+        pieces: dict[int, list[Piece]] = {}
         reasons: dict[int, FinishReason] = {}
         for event in events:
-            texts[event.index] = texts.get(event.index, "") + event.text
+            pieces.setdefault(event.index, []).extend(event.pieces)
             if isinstance(event, ChoiceFinished):
                 reasons[event.index] = event.reason
         frames = []
-        for index, text in texts.items():
+        for index, new in pieces.items():
+            writer = self._unfinished[index]
+            deltas = writer.deltas(new)
             if index in reasons:
-                frames.append(self._finish(index, text, reasons[index], usage))
-            elif text:
-                frames.append(self._text(index, text))
+                *deltas, last = writer.last_deltas(deltas, reasons[index])
+                frames += [self._delta(index, delta) for delta in deltas]
+                frames.append(self._finish(index, last, reasons[index], usage))
+            else:
+                frames += [self._delta(index, delta) for delta in deltas]
         return b"".join(frames)
 
     def failure(self, usage: Usage) -> bytes:
         """Return the finish chunks of the choices that will not be continued."""
-        return b"".join(self._finish(index, "", "error", usage) for index in sorted(self._unfinished))
+        return b"".join(
+            self._finish(index, Delta(content=""), "error", usage) for index in sorted(self._unfinished)
+        )
 
-    def _text(self, index: int, text: str) -> bytes:
-        return self._frame(ChunkChoice(index=index, delta=Delta(content=text)), p=self._padding())
+    def _delta(self, index: int, delta: Delta) -> bytes:
+        return self._frame(ChunkChoice(index=index, delta=delta), p=self._padding())
 
-    def _finish(self, index: int, text: str, reason: FinishReason, usage: Usage) -> bytes:
-        self._unfinished.remove(index)
+    def _finish(self, index: int, delta: Delta, reason: FinishReason, usage: Usage) -> bytes:
+        del self._unfinished[index]
         return self._frame(
-            ChunkChoice(index=index, delta=Delta(content=text), finish_reason=reason),
+            ChunkChoice(index=index, delta=delta, finish_reason=reason),
             usage=UNSET if self._unfinished else usage,
             p=self._padding(),
         )

@@ -22,6 +22,7 @@ class ChatTerms:
     id, created, model   as on the wire; `model` is the name that was sent
     model_id             the card whose weights answer
     prefix               text that every choice begins with
+    stream_tool_calls    a stream shows tool calls as they are written, not each as a whole at the end
     headers              about the model, on every successful answer
     json_headers         on a successful answer that is one JSON object: the SDK's hook for the header reads
                          the answer's body, which breaks streams
@@ -34,6 +35,7 @@ class ChatTerms:
     num_choices: int
     temperature: float
     prefix: str
+    stream_tool_calls: bool
     headers: dict[str, str]
     json_headers: dict[str, str]
 
@@ -51,6 +53,7 @@ def settle_terms(
         num_choices=request.num_choices,
         temperature=served_by.default_temperature if request.temperature is None else request.temperature,
         prefix=_prefix(request.messages[-1]),
+        stream_tool_calls=bool(request.stream_options and request.stream_options.stream_tool_calls),
         headers=_model_headers(resolution),
         json_headers=_json_headers(resolution),
     )
