@@ -13,6 +13,7 @@ from mezzo.model import shards
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.export import CannotExport, exported_bytes, load_for_export, write_checkpoint
 from mezzo.model.network import Network
+from mezzo.prompt.images import ImageProcessor
 from tests.model.layouts import HF_FP8, hf_weights, in_fp8, write
 from tests.model.layouts import TEXT as FP8_TEXT
 from tests.tiny import MULTIMODAL_CONFIG
@@ -127,6 +128,21 @@ class TestFolder:
         write_checkpoint(network, tmp_path / "out", source=tmp_path / "given", companions=["tokenizer.json"])
         names = {path.name for path in (tmp_path / "out").iterdir()}
         assert names == {"config.json", "model.safetensors", "tokenizer.json"}
+
+    @pytest.mark.parametrize("given", [None, "preprocessor_config.json", "processor_config.json"])
+    def test_how_images_are_read_is_said_once(self, tmp_path: Path, given: str | None) -> None:
+        source = write_random(tmp_path / "eyes", **EYES["mistral3"])
+        if given is not None:
+            (source / given).write_text('{"patch_size": 4, "spatial_merge_size": 2}')
+        network = network_of(source)
+        companions = [] if given is None else [given]
+        write_checkpoint(network, tmp_path / "out", source=source, companions=companions)
+        kept = {path.name for path in (tmp_path / "out").glob("*processor_config.json")}
+        assert kept == (set(companions) or {"preprocessor_config.json", "processor_config.json"})
+        assert ModelConfig.from_folder(tmp_path / "out") == network.config
+        processor = ImageProcessor.from_folder(tmp_path / "out")
+        assert processor is not None
+        assert (processor.patch_size, processor.spatial_merge_size) == (4, 2)
 
     def test_progress_counts_every_byte(self, tmp_path: Path, network: Network) -> None:
         written: list[int] = []

@@ -17,7 +17,7 @@ import torch
 from mezzo.kit.files import sync_to_disk, write_json
 from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
-from mezzo.model.hf_config import hf_from_config, image_processor
+from mezzo.model.hf_config import hf_from_config, processor_files
 from mezzo.model.layout import HF_MULTIMODAL_SAVED, HF_TEXT, MISTRAL, Layout
 from mezzo.model.network import Network
 from mezzo.model.params_json import params_from_config
@@ -26,7 +26,7 @@ from mezzo.model.weight_files import STEMS, LayoutName
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 class CannotExport(Exception):
@@ -82,10 +82,10 @@ def write_checkpoint(
         if source is not None:
             for name in companions:
                 shutil.copyfile(source / name, partial / name)
+        # One of the source's own settles it: what it does not say is as its readers take it.
+        has_processor = any((partial / name).exists() for name in _PROCESSORS)
         for name, content in settings.items():
-            if name not in _IMAGE_PROCESSORS or not any(
-                (partial / given).exists() for given in _IMAGE_PROCESSORS
-            ):
+            if not (has_processor and name in _PROCESSORS):
                 write_json(partial / name, content)
         for file in partial.iterdir():
             sync_to_disk(file)
@@ -141,9 +141,7 @@ def _settings(network: Network, layout: LayoutName, source: Path | None) -> dict
     settings = {
         "config.json": hf_from_config(config, dtype=dtype, family=text.get("model_type"), token_ids=token_ids)
     }
-    if config.vision is not None:
-        settings["preprocessor_config.json"] = image_processor(config.vision)
-    return settings
+    return settings if config.vision is None else settings | processor_files(config.vision)
 
 
 def _source_config(source: Path | None) -> dict[str, Any]:

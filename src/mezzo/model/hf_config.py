@@ -48,9 +48,9 @@ def hf_from_config(
     )
 
 
-def image_processor(vision: VisionConfig) -> dict[str, Any]:
-    """Write `preprocessor_config.json`: how images become pixels."""
-    return {
+def processor_files(vision: VisionConfig) -> dict[str, dict[str, Any]]:
+    """Write how images become pixels, and how many tokens stand for them, by the name of the file that says it."""
+    pixels = {
         "image_processor_type": "PixtralImageProcessor",
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -63,6 +63,12 @@ def image_processor(vision: VisionConfig) -> dict[str, Any]:
         "rescale_factor": 1 / 255,
         "size": {"longest_edge": vision.image_size},
     }
+    tokens = {
+        "processor_class": "PixtralProcessor",
+        "patch_size": vision.patch_size,
+        "spatial_merge_size": vision.spatial_merge_size,
+    }
+    return {"preprocessor_config.json": pixels, "processor_config.json": tokens}
 
 
 def _text(config: ModelConfig, family: str | None) -> dict[str, Any]:
