@@ -15,10 +15,11 @@ from mezzo.engine.core import EngineCore
 from mezzo.engine.messages import AddRequest, SequenceOutput
 from mezzo.engine.runner import Runner
 from mezzo.engine.sampling_params import SamplingParams
-from mezzo.model.checkpoint import load_network, tensor_places
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.layout import HF_MULTIMODAL_SAVED
 from mezzo.model.network import Network
 
 CPU = torch.device("cpu")
@@ -103,9 +104,9 @@ def random_vision_weights(config: ModelConfig, seed: int, scale: float) -> dict[
     with torch.device("meta"):
         parameters = dict(Network.from_config(config, torch.float32).named_parameters())
     weights = {}
-    for name, place in tensor_places(config).items():
+    for name, place in HF_MULTIMODAL_SAVED.places(config, parameters).items():
         if place.parameter.startswith("vision."):
-            shape = parameters[place.parameter][place.rows].shape
+            shape = place.rows_of(parameters[place.parameter]).shape
             noise = torch.randn(shape, generator=generator) * scale
             weights[name] = 1 + noise if "norm" in name or "ln_pre" in name else noise
     return weights

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mezzo.model.checkpoint import load_network, weight_files
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.decoder import Decoder
+from mezzo.model.weight_files import weight_files
 from tests.tiny import CPU, HF_CONFIG, MULTIMODAL_CONFIG, random_weights
 
 CONFIG = ModelConfig.from_hf(HF_CONFIG)

@@ -25,8 +25,9 @@ from transformers import (
 )
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-from mezzo.model.checkpoint import load_network, tensor_places
+from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
+from mezzo.model.layout import HF_MULTIMODAL_SAVED
 from mezzo.model.network import Network
 from mezzo.model.vision import normalize
 from tests.model.test_parity import CPU, MSCALE, OTHER_MSCALE, Run, assert_close, tokens
@@ -253,10 +254,11 @@ def test_the_encoder_alone(num_heads: int) -> None:
     config = ModelConfig.from_hf(raw)
     network = Network.from_config(config, torch.float32).requires_grad_(False)
     assert network.vision is not None
-    parameters, places = dict(network.named_parameters()), tensor_places(config)
+    parameters = dict(network.named_parameters())
+    places = HF_MULTIMODAL_SAVED.places(config, parameters)
     for name, tensor in reference.state_dict().items():
         place = places[f"vision_tower.{name}"]
-        parameters[place.parameter][place.rows].copy_(tensor)
+        place.rows_of(parameters[place.parameter]).copy_(tensor)
     image = Pair(reference, network).images([(3, 5)], 1)[0]
     assert config.vision is not None
     pixels = normalize(image, config.vision).permute(2, 0, 1)[None]

@@ -276,6 +276,14 @@ def test_repository_that_is_no_checkpoint_is_refused_by_what_it_lacks(
         (["consolidated.safetensors", "params.json", "tekken.json"], None),
         (
             [
+                *("consolidated-00001-of-00002.safetensors", "consolidated-00002-of-00002.safetensors"),
+                *("consolidated.safetensors.index.json", "params.json", "SYSTEM_PROMPT.txt"),
+                *("processor_config.json", "preprocessor_config.json", "config.json"),
+            ],
+            None,
+        ),
+        (
+            [
                 *("model.safetensors.index.json", "model-1.safetensors", "model-2.safetensors"),
                 *("consolidated-1.safetensors", "consolidated.safetensors.index.json"),
             ],

@@ -9,6 +9,7 @@ import typer
 
 from mezzo import __version__
 from mezzo.cli.chat import chat
+from mezzo.cli.export import export
 from mezzo.cli.models import models
 from mezzo.cli.options import SettingsCommand
 from mezzo.cli.output import CommandFailed, put, report
@@ -26,6 +27,7 @@ app.command(cls=SettingsCommand)(serve)
 app.command(cls=SettingsCommand)(chat)
 app.command(cls=SettingsCommand)(pull)
 app.command(cls=SettingsCommand)(models)
+app.command(cls=SettingsCommand)(export)
 
 
 def _show_version(wanted: bool) -> None:

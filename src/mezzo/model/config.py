@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from mezzo.model.errors import UnsupportedCheckpoint
 from mezzo.model.hf_defaults import complete, is_multimodal
+from mezzo.model.quantization import Fp8Weights, quantization_from_hf
 from mezzo.model.vision_config import VisionConfig, read_image_processor, vision_from_hf
+from mezzo.model.weight_files import weight_layout
 
 __all__ = ["SUPPORTED_MODEL_TYPES", "ModelConfig", "RopeConfig", "UnsupportedCheckpoint", "VisionConfig"]
 
@@ -57,6 +59,7 @@ class ModelConfig:
     n_heads       query heads                             n_kv_heads    key and value heads (a divisor of n_heads)
     head_dim      width of a head, not always dim / n_heads
     max_seq_len   positions the checkpoint was made for   sliding_window  keys a query sees at most, itself included
+    quantization  how the checkpoint stores matrices that are not in 16 or 32 bits; the network has no trace of it
     """
 
     dim: int
@@ -72,6 +75,7 @@ class ModelConfig:
     tied_embeddings: bool = False
     rope: RopeConfig = field(default_factory=RopeConfig)
     vision: VisionConfig | None = None
+    quantization: Fp8Weights | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -112,19 +116,18 @@ class ModelConfig:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ModelConfig:
-        """Read `folder/config.json`, and the image processor's settings beside it for a multimodal model.
+        """Read the configuration of a checkpoint folder, in the layout that its weights are in.
 
+        That is `config.json`, with the image processor's settings beside it for a multimodal model, or Mistral's own
+        `params.json` where there is no config.json or the weights are in Mistral's layout alone.
         Raises: UnsupportedCheckpoint, also for a missing or broken file.
         """
-        path = folder / "config.json"
-        try:
-            raw = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            raise UnsupportedCheckpoint(f"{folder} has no config.json") from None
-        except (OSError, ValueError) as error:
-            raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
-        if not isinstance(raw, dict):
-            raise UnsupportedCheckpoint(f"{path} holds no JSON object")
+        from mezzo.model.params_json import config_from_params  # noqa: PLC0415 - makes what is defined here
+
+        params, config = folder / "params.json", folder / "config.json"
+        if params.is_file() and (not config.is_file() or weight_layout(folder) == "mistral"):
+            return config_from_params(_read_object(params))
+        raw = _read_object(config)
         return cls.from_hf(raw, read_image_processor(folder) if is_multimodal(raw.get("model_type")) else {})
 
     @classmethod
@@ -146,6 +149,18 @@ class ModelConfig:
             raise UnsupportedCheckpoint(f"config.json has a value that is not valid: {error}") from error
 
 
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UnsupportedCheckpoint(f"{path.parent} has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise UnsupportedCheckpoint(f"{path} holds no JSON object")
+    return raw
+
+
 def _not_supported(what: str, given: object, supported: tuple[str, ...]) -> str:
     return f"{what} {given!r} is not supported; supported are {', '.join(supported)}"
 
@@ -156,12 +171,12 @@ def _multimodal_from_hf(raw: dict[str, Any], processor: dict[str, Any]) -> Model
     text_types = _TEXT_TYPES[raw["model_type"]]
     if text["model_type"] not in text_types:
         raise UnsupportedCheckpoint(_not_supported("text_config: model type", text["model_type"], text_types))
-    _check_quantization(raw)
     # mistral3 never looks into its text_config for this; llava takes either's word for it. A head that the weights
     # hold and that differs from the embeddings overrules both (`mezzo.model.checkpoint`).
     tied = raw["tie_word_embeddings"] or (raw["model_type"] == "llava" and text.get("tie_word_embeddings"))
     config = _text_from_hf(text | {"tie_word_embeddings": bool(tied)})
-    return replace(config, vision=vision_from_hf(raw, processor))
+    quantization = quantization_from_hf(raw.get("quantization_config")) or config.quantization
+    return replace(config, vision=vision_from_hf(raw, processor), quantization=quantization)
 
 
 def _text_from_hf(raw: dict[str, Any]) -> ModelConfig:
@@ -181,6 +196,7 @@ def _text_from_hf(raw: dict[str, Any]) -> ModelConfig:
         sliding_window=raw.get("sliding_window"),
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
         rope=_rope_from_hf(raw),
+        quantization=quantization_from_hf(raw.get("quantization_config")),
     )
 
 
@@ -192,15 +208,9 @@ def _check_text(raw: dict[str, Any]) -> None:
             raise UnsupportedCheckpoint(f"{name} is not supported")
     if raw.get("partial_rotary_factor") not in (None, 1.0):
         raise UnsupportedCheckpoint("partial_rotary_factor is not supported")
-    _check_quantization(raw)
     kinds = set(raw.get("layer_types") or ())
     if "sliding_attention" in kinds and len(kinds) > 1:
         raise UnsupportedCheckpoint("layer_types: layers of different attention kinds are not supported")
-
-
-def _check_quantization(raw: dict[str, Any]) -> None:
-    if raw.get("quantization_config"):
-        raise UnsupportedCheckpoint("quantization_config: quantised checkpoints are not supported")
 
 
 _ROPE_KEYS = {

@@ -1,7 +1,7 @@
 """Weights on this machine: found, fetched, verified, converted once."""
 
 from mezzo.weights.errors import WeightsError
-from mezzo.weights.folder import CheckpointFolder
+from mezzo.weights.folder import CheckpointFolder, companion_files
 from mezzo.weights.progress import Progress, SilentProgress, console_progress
 from mezzo.weights.resolve import find_weights, resolve_weights
 
@@ -10,6 +10,7 @@ __all__ = [
     "Progress",
     "SilentProgress",
     "WeightsError",
+    "companion_files",
     "console_progress",
     "find_weights",
     "resolve_weights",

@@ -21,22 +21,10 @@ from mezzo import __version__
 from mezzo.kit.files import replace_json
 from mezzo.weights.cache import disk_errors, exclusive, require_free_space
 from mezzo.weights.errors import WeightsError
-from mezzo.weights.folder import INDEX, CheckpointFolder, missing_files
+from mezzo.weights.folder import COMPANIONS, INDEX, NATIVE_INDEX, CheckpointFolder, missing_files
 from mezzo.weights.progress import Advance, Progress
 
-WANTED = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    INDEX,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template*",
-    "special_tokens_map.json",
-    "params.json",
-    "tekken.json",
-    "tokenizer.model*",
-)
+WANTED = ("config.json", "params.json", "*.safetensors", INDEX, NATIVE_INDEX, *COMPANIONS)
 LOOK_EVERY_S = 0.25
 NETWORK_LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"})
 GIVE_FOLDER = "or give a checkpoint folder that is already on this machine with --weights FOLDER."
@@ -88,7 +76,7 @@ def choose_files(sizes: dict[str, int]) -> dict[str, int]:
     """Choose what to download of a repository's files (name -> bytes).
 
     Only the top folder, never pickles, and one copy of the weights: Mistral's repositories hold them twice,
-    and `consolidated*.safetensors` is left out where the other naming is complete.
+    and `consolidated*` is left out where the Hugging Face layout is complete.
     """
     chosen = {
         name: size

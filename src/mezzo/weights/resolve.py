@@ -173,7 +173,7 @@ def _not_a_checkpoint(path: Path) -> WeightsError:
         )
     return WeightsError(
         f"{path} is not a checkpoint folder: it lacks {', '.join(missing_files(path))}.",
-        hint="A checkpoint folder has config.json, tokenizer.json and all its *.safetensors.",
+        hint="A checkpoint folder has config.json or params.json, a tokenizer and all its *.safetensors.",
     )
 
 
