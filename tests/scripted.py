@@ -19,21 +19,23 @@ from safetensors.torch import save_file
 from tests.prompt.mistral_tokenizers import write_tekken
 
 _DIM = 128
+_NUM_TEXT_TOKENS = 30_000  # with fewer, quotes and brackets have too few tokens to be told apart by
 
 
 def write_scripted_checkpoint(folder: Path, version: str, scripts: Mapping[str, Sequence[str]]) -> Path:
     """Write a checkpoint with Mistral's tokenizer of a version, such as `v13`.
 
-    scripts: the answers, as control tokens and texts in order, by the control token that a prompt ends with. A token
-    may stand in them only once: it could not know what comes after it.
+    scripts: the answers, as control tokens and texts in order, by the control token that a prompt ends with. No token
+    stands in them twice, since it could not know what comes after it: texts are cut into tokens that are still unused.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tekkenizer.from_file(str(write_tekken(folder / "tekken.json", version)))
+    file = write_tekken(folder / "tekken.json", version, num_text_tokens=_NUM_TEXT_TOKENS)
+    tokenizer = Tekkenizer.from_file(str(file))
     transitions: dict[int, int] = {}
     for beginning, parts in scripts.items():
         token_ids = [tokenizer.get_special_token(beginning)]
         for part in parts:
-            token_ids += _encode(tokenizer, part)
+            token_ids += _encode(tokenizer, part, {*transitions, *token_ids})
         for token_id, following in pairwise([*token_ids, tokenizer.eos_id]):
             assert token_id not in transitions, f"{tokenizer.id_to_piece(token_id)!r} is in a script twice"
             transitions[token_id] = following
@@ -43,10 +45,31 @@ def write_scripted_checkpoint(folder: Path, version: str, scripts: Mapping[str, 
     return folder
 
 
-def _encode(tokenizer: Tekkenizer, part: str) -> list[int]:
+def _encode(tokenizer: Tekkenizer, part: str, used: set[int]) -> list[int]:
     if tokenizer.is_special(part):
         return [tokenizer.get_special_token(part)]
-    return tokenizer.encode(part, bos=False, eos=False)
+    pieces = {
+        tokenizer.id_to_byte_piece(token_id): token_id
+        for token_id in range(tokenizer.num_special_tokens, tokenizer.n_words)
+        if token_id not in used
+    }
+    token_ids = _cut(part.encode(), pieces, set())
+    assert token_ids is not None, f"there are not enough tokens for {part!r}"
+    return token_ids
+
+
+def _cut(text: bytes, pieces: Mapping[bytes, int], used: set[int]) -> list[int] | None:
+    """Cut a text into pieces, long ones first, each at most once."""
+    if not text:
+        return []
+    for length in range(len(text), 0, -1):
+        token_id = pieces.get(text[:length])
+        if token_id is None or token_id in used:
+            continue
+        rest = _cut(text[length:], pieces, used | {token_id})
+        if rest is not None:
+            return [token_id, *rest]
+    return None
 
 
 def _config(vocab_size: int) -> dict[str, Any]:

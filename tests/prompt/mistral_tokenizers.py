@@ -55,17 +55,19 @@ def tokenizer_file(name: str) -> Path:
     return write_tekken(folder / "tekken.json", version)
 
 
-def write_tekken(file: Path, version: str, **changes: Any) -> Path:
+def write_tekken(
+    file: Path, version: str, *, num_text_tokens: int = _NUM_TEXT_TOKENS, **changes: Any
+) -> Path:
     """Write a tekken.json; `changes` are top-level fields, None to leave one out."""
     raw = json.loads((SHIPPED / "tekken_240911.json").read_text())
     raw.pop("multimodal", None)  # the old name of `image`
     raw["config"] |= {
         "version": version,
-        "default_vocab_size": _NUM_TEXT_TOKENS + _NUM_CONTROL_TOKENS,
+        "default_vocab_size": num_text_tokens + _NUM_CONTROL_TOKENS,
         "default_num_special_tokens": _NUM_CONTROL_TOKENS,
     }
     raw |= {
-        "vocab": raw["vocab"][:_NUM_TEXT_TOKENS],
+        "vocab": raw["vocab"][:num_text_tokens],
         "image": IMAGE_CONFIG,
         "special_tokens": control_tokens(version),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mezzo.model.errors import UnsupportedCheckpoint
-from mezzo.model.hf_defaults import complete, is_multimodal
+from mezzo.model.hf_defaults import complete, complete_text, is_multimodal
 from mezzo.model.quantization import Fp8Weights, quantization_from_hf
 from mezzo.model.vision_config import VisionConfig, read_image_processor, vision_from_hf
 from mezzo.model.weight_files import weight_layout
@@ -142,7 +142,7 @@ class ModelConfig:
         try:
             if is_multimodal(model_type):
                 return _multimodal_from_hf(complete(raw), processor or {})
-            return _text_from_hf(raw)
+            return _text_from_hf(complete_text(raw))
         except KeyError as error:
             raise UnsupportedCheckpoint(f"config.json lacks {error.args[0]}") from None
         except (TypeError, ValueError, OverflowError, ZeroDivisionError, AttributeError) as error:
@@ -191,8 +191,8 @@ def _text_from_hf(raw: dict[str, Any]) -> ModelConfig:
         n_heads=n_heads,
         n_kv_heads=int(raw.get("num_key_value_heads") or n_heads),
         vocab_size=int(raw["vocab_size"]),
-        norm_eps=float(raw.get("rms_norm_eps", 1e-5)),
-        max_seq_len=int(raw.get("max_position_embeddings", 32768)),
+        norm_eps=float(raw["rms_norm_eps"]),
+        max_seq_len=int(raw["max_position_embeddings"]),
         sliding_window=raw.get("sliding_window"),
         tied_embeddings=bool(raw.get("tie_word_embeddings", False)),
         rope=_rope_from_hf(raw),

@@ -2,6 +2,7 @@
 
 A configuration of several parts may leave out, in its `text_config` and `vision_config`, whatever equals the default
 of that part's class; a part that is left out as a whole has defaults of its own.
+A configuration of one part likewise, in all that is not the model's size.
 Source: the configuration classes of transformers 5. Checked by: tests/model/test_vision_config.py.
 """
 
@@ -25,6 +26,9 @@ _LLAMA: dict[str, Any] = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
 }  # fmt: skip
+_NOT_TELLING = (
+    "num_key_value_heads", "head_dim", "rms_norm_eps", "max_position_embeddings", "sliding_window",
+)  # fmt: skip
 _TEXT = {"mistral": _MISTRAL, "ministral3": _MINISTRAL3, "llama": _LLAMA}
 _MINISTRAL3_ROPE: dict[str, Any] = {
     "rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0, "original_max_position_embeddings": 16384,
@@ -72,13 +76,26 @@ def complete(raw: dict[str, Any]) -> dict[str, Any]:
     """
     model_type = raw["model_type"]
     text = _part(raw, "text_config")
-    text = _TEXT.get(text["model_type"], {}) | text
-    if text["model_type"] == "ministral3" and not (text.get("rope_parameters") or text.get("rope_scaling")):
-        text["rope_parameters"] = _MINISTRAL3_ROPE
+    text = _with_rope(_TEXT.get(text["model_type"], {}) | text)
     vision = _part(raw, "vision_config")
     if vision["model_type"] == "pixtral":
         vision = _PIXTRAL | vision
     return _TOP[model_type] | raw | {"text_config": text, "vision_config": vision}
+
+
+def complete_text(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a language model with what its class puts in place of what it left out.
+
+    The sizes that tell one model from another are not made up: a file without them is no model's.
+    """
+    defaults = _TEXT.get(raw["model_type"], {})
+    return _with_rope({name: defaults[name] for name in _NOT_TELLING if name in defaults} | raw)
+
+
+def _with_rope(text: dict[str, Any]) -> dict[str, Any]:
+    if text["model_type"] == "ministral3" and not (text.get("rope_parameters") or text.get("rope_scaling")):
+        return text | {"rope_parameters": _MINISTRAL3_ROPE}
+    return text
 
 
 def _part(raw: dict[str, Any], name: str) -> dict[str, Any]:
