@@ -221,4 +221,4 @@ def _pieces(text: str) -> tuple[Piece, ...]:
 def _text(content: object) -> str:
     if isinstance(content, str):
         return content
-    return "".join(chunk.text for chunk in content) if isinstance(content, list) else ""
+    return "".join(getattr(chunk, "text", "") for chunk in content) if isinstance(content, list) else ""

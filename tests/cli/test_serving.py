@@ -104,3 +104,22 @@ def test_ctrl_c_before_it_is_ready_leaves_nothing_and_says_so_with_its_exit_code
     assert press_ctrl_c(server) == 130
     assert is_group_empty(server)
     assert "Traceback" not in server.stderr.read()
+
+
+def test_weights_that_are_not_supported_are_named(environment: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    result = subprocess.run(
+        [sys.executable, "-m", "mezzo", "serve", "--port", "0", "--weights", str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "error: the engine did not start: other: model type 'qwen3' is not supported" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -95,7 +95,7 @@ def live_server(backend: FakeBackend | None = None, **settings: Any) -> Iterator
         server.stop()
 
 
-def chat(content: str = "Hi", **fields: Any) -> dict[str, Any]:
+def chat(content: str | list[dict[str, Any]] = "Hi", **fields: Any) -> dict[str, Any]:
     """Return a chat request."""
     return {"model": MODEL, "messages": [{"role": "user", "content": content}], **fields}
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import re
 
 from structlog.testing import capture_logs
 
 from tests.fakes import FakeBackend, Script
-from tests.server.live import MODEL_ID, NOW, UUID7, LiveServer, chat, live_server, wait_for_record
+from tests.server.live import (
+    MODEL_ID,
+    NOW,
+    UUID7,
+    LiveServer,
+    assert_error,
+    chat,
+    live_server,
+    wait_for_record,
+)
 
 
 def test_answer_has_the_shape_of_the_reference(server: LiveServer) -> None:
@@ -154,6 +164,32 @@ def test_record_holds_text_when_asked_for() -> None:
         record = wait_for_record(logs, request_id=response.json()["id"])
     assert record["prompt"][0]["content"] == "Question"
     assert record["completion"] == ["Hello!", "Hello!"]
+
+
+def test_record_holds_no_files() -> None:
+    uri = "data:text/plain;base64," + base64.b64encode(b"the secret recipe " * 50).decode()
+    content = [{"type": "text", "text": "Read"}, {"type": "document_url", "document_url": uri}]
+    with live_server(log_prompts=True) as live, capture_logs() as logs:
+        response = live.post(chat(content))
+        record = wait_for_record(logs, request_id=response.json()["id"])
+    (text, document) = record["prompt"][0]["content"]
+    assert text["text"] == "Read"
+    assert document["document_url"] == uri[:64] + "…"
+
+
+def test_backend_gets_what_attachments_hold(server: LiveServer) -> None:
+    uri = "data:text/markdown;base64," + base64.b64encode(b"# Menu").decode()
+    content = [{"type": "text", "text": "Read"}, {"type": "document_url", "document_url": uri}]
+    assert server.post(chat(content)).status_code == 200
+    (part,) = server.backend.attachments[-1].parts(0, 1)
+    assert "# Menu" in part.text
+
+
+def test_nothing_is_fetched_for_a_request_that_is_refused(server: LiveServer) -> None:
+    """The fake's weights see nothing: that the URL is none either, nobody looks."""
+    content = [{"type": "image_url", "image_url": "data:image/png;base64,%%%"}]
+    body = assert_error(server.post(chat(content)), 400, code="3051", param="messages")
+    assert "image_url content is not enabled for this model" in body["message"]
 
 
 def test_refused_request_is_recorded_too(server: LiveServer) -> None:

@@ -26,6 +26,7 @@ from mezzo.prompt.image_headers import ImageLimits
 from mezzo.prompt.load import load_encoder
 from mezzo.prompt.output import OutputParser, Piece
 from mezzo.prompt.parts import Attachments
+from mezzo.prompt.tokenizer import UnsupportedTokenizer
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
 from mezzo.settings import Settings
@@ -45,7 +46,7 @@ def make_embedded_backend(
 ) -> EmbeddedBackend:
     """Make the backend of a checkpoint folder; its engine process is running, and importing, when this returns.
 
-    Raises: UnsupportedCheckpoint, UnsupportedTokenizer.
+    Raises: BackendUnavailable naming what the checkpoint has that is not supported.
     """
     config = EngineConfig(
         folder=str(folder.path),
@@ -65,7 +66,10 @@ def make_embedded_backend(
         on_loading=on_loading,
     )
     client.spawn()
-    return EmbeddedBackend(folder, client, ImageLimits(max_bytes=settings.max_image_bytes))
+    try:
+        return EmbeddedBackend(folder, client, ImageLimits(max_bytes=settings.max_image_bytes))
+    except (UnsupportedCheckpoint, UnsupportedTokenizer) as error:
+        raise BackendUnavailable(f"{folder.name}: {error}") from error
 
 
 class EmbeddedBackend:

@@ -128,7 +128,16 @@ def configure_logging(
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for name in ("uvicorn.error", "httpx", "httpcore", "asyncio", "filelock", "urllib3"):
+    for name in (
+        "uvicorn.error",
+        "httpx",
+        "httpcore",
+        "asyncio",
+        "filelock",
+        "urllib3",
+        "mistral_common",
+        "PIL",
+    ):
         # Chatty at `info` and `debug` about what is no event of this server, or what it logs itself.
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -26,6 +27,7 @@ from mezzo.server.terms import ChatTerms, settle_terms
 from mezzo.settings import Settings
 
 MAX_LOGGED_NAME = 256
+MAX_LOGGED_URI = 64
 
 _log = structlog.get_logger("mezzo.server")
 
@@ -70,7 +72,9 @@ class Gateway:
         exchange.num_prompt_tokens = generation.num_prompt_tokens
         exchange.headers |= limits.headers() | terms.headers
         if self._settings.log_prompts:
-            exchange.prompt = [message.model_dump(mode="json") for message in request.messages]
+            exchange.prompt = [
+                _without_files(message.model_dump(mode="json")) for message in request.messages
+            ]
         return self._run(generation, terms, exchange, caller)
 
     def drain(self) -> None:
@@ -177,3 +181,16 @@ class Gateway:
         limits = self._services.limiter.charge(caller.key_id, model_id, cost, time.monotonic())
         # Still in time for a JSON answer; a stream's headers left before its cost was known.
         exchange.headers |= limits.headers(query_cost=cost)
+
+
+def _without_files(value: Any) -> Any:
+    """Return a message for the log, with what `data:` URIs carry cut off: a prompt is logged, files are not."""
+    if isinstance(value, str):
+        return (
+            value[:MAX_LOGGED_URI] + "…"
+            if value.startswith("data:") and len(value) > MAX_LOGGED_URI
+            else value
+        )
+    if isinstance(value, dict):
+        return {name: _without_files(item) for name, item in value.items()}
+    return [_without_files(item) for item in value] if isinstance(value, list) else value
