@@ -58,6 +58,43 @@ async def refusal(*contents: Any, **options: Any) -> DomainError:
 TEXT = {"type": "text", "text": "What is this?"}
 
 
+class TestLoaded:
+    async def test_files_are_held_by_a_bounded_number_of_requests(self) -> None:
+        limits = AttachmentLimits(max_concurrent_requests=2)
+        loader = AttachmentLoader(limits, Fetcher(enabled=False))
+        holding = most = 0
+        may_end = asyncio.Event()
+
+        async def use(wanted: ChatCompletionRequest) -> None:
+            nonlocal holding, most
+            async with loader.loaded(wanted):
+                holding += 1
+                most = max(most, holding)
+                await may_end.wait()
+                holding -= 1
+
+        with_files = [asyncio.create_task(use(request([image(data_uri(PICTURE))]))) for _ in range(5)]
+        while holding < 2:  # noqa: ASYNC110  loading goes through threads
+            await asyncio.sleep(0.005)
+        await asyncio.wait_for(asyncio.create_task(self.pass_by(loader)), 5)
+        may_end.set()
+        await asyncio.gather(*with_files)
+        assert most == 2
+
+    @staticmethod
+    async def pass_by(loader: AttachmentLoader) -> None:
+        """A request without files waits for nobody."""
+        async with loader.loaded(request("hello")) as attachments:
+            assert attachments is NO_ATTACHMENTS
+
+    async def test_a_refusal_gives_its_place_back(self) -> None:
+        loader = AttachmentLoader(AttachmentLimits(max_concurrent_requests=1), Fetcher(enabled=False))
+        for _ in range(3):
+            with pytest.raises(InvalidFile):
+                async with loader.loaded(request([image("data:image/png;base64,")])):
+                    pytest.fail("a file that is none was loaded")
+
+
 class TestLoading:
     async def test_a_request_without_them_costs_nothing(self) -> None:
         thinking = {"type": "thinking", "thinking": [TEXT]}

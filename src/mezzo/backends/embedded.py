@@ -34,7 +34,7 @@ from mezzo.weights.folder import CheckpointFolder
 
 # Characters of messages above which encoding leaves the event loop: about a millisecond of tokenizer.
 _ENCODE_INLINE_CHARS = 5_000
-# Prompts with images that are being decoded and resized: a picture may need some hundred megabytes meanwhile.
+# Prompts with images that are being encoded: each may need a gigabyte, and must leave threads to the others.
 _IMAGE_PROMPTS_AT_ONCE = 2
 
 

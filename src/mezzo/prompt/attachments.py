@@ -6,7 +6,8 @@ Each failure is a 4xx that names message and chunk. Decoding pixels is left to t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from mezzo.prompt.documents import DocumentLimits, DocumentReader
@@ -28,6 +29,7 @@ class AttachmentLimits:
     max_request_bytes        of all files together; noticed when a file has arrived, so that the files that are
                              fetched at the same time may be held on top
     max_concurrent_fetches   of one request
+    max_concurrent_requests  that hold files at a time, in the whole server; others wait
     images, documents        of each file; the documents' characters and drawn pages count for the whole request
     """
 
@@ -35,6 +37,7 @@ class AttachmentLimits:
     max_documents: int = 8
     max_request_bytes: int = 100 * 1024 * 1024
     max_concurrent_fetches: int = 4
+    max_concurrent_requests: int = 8
     images: ImageLimits = field(default_factory=ImageLimits)
     documents: DocumentLimits = field(default_factory=DocumentLimits)
 
@@ -67,7 +70,20 @@ class AttachmentLoader:
     ) -> None:
         self.limits = limits
         self._fetcher = fetcher
+        self._requests = asyncio.Semaphore(limits.max_concurrent_requests)
         self._documents = DocumentReader(limits.documents) if documents is None else documents
+
+    @contextlib.asynccontextmanager
+    async def loaded(self, request: ChatCompletionRequest) -> AsyncIterator[Attachments]:
+        """Load for a block that uses the attachments, and only there: so the files that are held stay bounded.
+
+        Raises: as `load` does.
+        """
+        if next(_places(request), None) is None:
+            yield NO_ATTACHMENTS
+            return
+        async with self._requests:
+            yield await self.load(request)
 
     async def load(self, request: ChatCompletionRequest) -> Attachments:
         """Return the parts of every image and document chunk of a request.

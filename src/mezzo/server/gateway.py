@@ -67,8 +67,8 @@ class Gateway:
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
         check_features(request, served_capabilities(resolution, backend.info) | {DOCUMENTS})
         terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
-        attachments = await self._services.attachments.load(request)
-        generation = await self._submit(backend, request, attachments, terms, caller)
+        async with self._services.attachments.loaded(request) as attachments:
+            generation = await self._submit(backend, request, attachments, terms, caller)
         exchange.num_prompt_tokens = generation.num_prompt_tokens
         exchange.headers |= limits.headers() | terms.headers
         if self._settings.log_prompts:
