@@ -3,9 +3,9 @@
     OMP_WAIT_POLICY=passive python -m benchmarks.step FOLDER [--dtype bfloat16] [--threads 2] [--busy 1]
     python -m benchmarks.step --shape 8b --device cuda --streams 1 16 64
 
-FOLDER is a checkpoint; `--shape` makes one with random weights instead. Beside each decoding step stands what it reads of
-weights and keys per second, as a share of what the device copies per second. `--busy` starts that many processes that do
-nothing but use a core, as a server, a client or a desktop would. Medians over the steps of one run.
+FOLDER is a checkpoint; `--shape` makes one with random weights instead. Beside each decoding step stands what it reads
+of weights and keys per second, as a share of what the device copies per second. `--busy` starts that many processes
+that do nothing but use a core, as a server, a client or a desktop would. Medians over the steps of one run.
 """
 
 from __future__ import annotations

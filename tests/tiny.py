@@ -39,6 +39,7 @@ HF_CONFIG: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
     "eos_token_id": EOS,
 }
 
