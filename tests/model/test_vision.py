@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,6 +157,18 @@ class TestOperations:
             with FlopCounterMode(display=False) as counter:
                 vision.advance(encoding, 1)
         assert vision.layer_flops(48) == counter.get_total_flops()
+
+    @pytest.mark.parametrize("edge", [1, 2])
+    def test_before_the_first_layer_and_after_the_last(self, edge: int) -> None:
+        config = replace(CONFIG, spatial_merge_size=edge, patch_merger=edge > 1)
+        with torch.device("meta"):
+            vision = Vision(config, 48, torch.bfloat16)
+            image = torch.empty(32, 24, 3, dtype=torch.uint8)
+            with FlopCounterMode(display=False) as counter:
+                encoding = vision.begin([image])
+                encoding.next_layer = config.num_hidden_layers
+                vision.finish(encoding)
+        assert config.ends_flops(48, 48) == counter.get_total_flops()
 
     def test_of_a_token_in_the_decoder(self) -> None:
         config = ModelConfig(

@@ -105,6 +105,13 @@ class VisionConfig:
         scores_and_sums = 2 * num_patches * self.hidden_size
         return 2 * num_patches * (matrices + scores_and_sums)
 
+    def ends_flops(self, num_patches: int, dim: int) -> int:
+        """Return the operations before the first layer and after the last: patch embedding and projector, to `dim`."""
+        embedding = num_patches * self.num_channels * self.patch_size**2 * self.hidden_size
+        num_tokens = num_patches // self.spatial_merge_size**2
+        merger = self.spatial_merge_size**2 * self.hidden_size**2 if self.patch_merger else 0
+        return 2 * (embedding + num_tokens * (merger + self.hidden_size * dim + dim**2))
+
 
 def vision_from_hf(raw: dict[str, Any], processor: dict[str, Any]) -> VisionConfig:
     """Translate a completed `config.json` (`hf_defaults.complete`) and the image processor's block.
