@@ -13,10 +13,6 @@ from mezzo.model.kv_cache import KVCache
 from mezzo.model.network import Network
 from mezzo.model.vision import Encoding, Vision
 
-# Operations of the encoder take longer than those of the decoder: more of them are attention's. Measured:
-# benchmarks/image_steps.py, without it the worst step of 8 pictures takes 1.08 times a prompt's, of a large one 1.14.
-_ENCODER_PREMIUM = 1.15
-
 
 class Runner:
     """A model, its KV cache and the embeddings of images, on one device.
@@ -56,7 +52,7 @@ class Runner:
         num_patches = height // config.patch_size * (width // config.patch_size)
         ends = config.ends_flops(num_patches, self.network.config.dim)
         flops = config.layer_flops(num_patches) + ends / num_layers
-        return num_layers, _ENCODER_PREMIUM * flops / self.network.config.flops_per_token
+        return num_layers, flops / self.network.config.flops_per_token
 
     @property
     def _vision(self) -> Vision:
