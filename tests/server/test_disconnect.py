@@ -10,8 +10,17 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from tests.fakes import FakeGeneration, Script
-from tests.server.live import KEY, MODEL_ID, LiveServer, chat, events_of, wait_for_record, wait_until
+from tests.fakes import FakeBackend, FakeGeneration, Script
+from tests.server.live import (
+    KEY,
+    MODEL_ID,
+    LiveServer,
+    chat,
+    events_of,
+    live_server,
+    wait_for_record,
+    wait_until,
+)
 
 
 def request_bytes(body: dict, *, headers: str = "") -> bytes:
@@ -150,3 +159,23 @@ def test_slow_reader_gets_everything_in_fewer_pieces(server: LiveServer) -> None
         response.read()
     events = events_of(response.text)[:-1]
     assert "".join(json.loads(event)["choices"][0]["delta"]["content"] for event in events) == text
+
+
+def test_hanging_up_while_a_file_is_fetched_stops_the_fetch() -> None:
+    """The web server that is asked accepts and says nothing; the fetch hangs up on it when the client does."""
+    backend = FakeBackend(capabilities=frozenset({"completion_chat", "vision"}))
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        port = web.getsockname()[1]
+        image = {"type": "image_url", "image_url": f"http://127.0.0.1:{port}/slow.png"}
+        with live_server(backend, fetch_allowed_hosts=(f"127.0.0.1:{port}",)) as server:
+            connection = connect(server)
+            connection.sendall(request_bytes(chat([image])))
+            web.settimeout(10)
+            fetching, _ = web.accept()
+            with fetching:
+                fetching.settimeout(10)
+                assert fetching.recv(4096).startswith(b"GET /slow.png HTTP/1.1\r\n")
+                connection.close()
+                assert fetching.recv(4096) == b""
+            assert backend.num_submits == 0
+            wait_until(lambda: server.metric("mezzo_requests_in_flight") <= 1)  # the question itself
