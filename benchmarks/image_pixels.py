@@ -25,9 +25,9 @@ from fpdf import FPDF
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mezzo.prompt.documents import DocumentLimits, DocumentReader
-from mezzo.prompt.image_headers import ImageLimits
-from mezzo.prompt.images import ImageProcessor
+from mezzo.prompt.media.documents import DocumentLimits, DocumentReader
+from mezzo.prompt.media.image_headers import ImageLimits
+from mezzo.prompt.media.images import ImageProcessor
 from mezzo.prompt.parts import ImagePart
 
 PROCESSOR = ImageProcessor(

@@ -16,7 +16,7 @@ import torch
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from safetensors.torch import save_file
 
-from tests.prompt.mistral_tokenizers import write_tekken
+from tests.prompt.mistral.tokenizers import write_tekken
 
 _DIM = 128
 _NUM_TEXT_TOKENS = 30_000  # with fewer, quotes and brackets have too few tokens to be told apart by

@@ -31,7 +31,7 @@ from pydantic import (
 )
 
 from mezzo.kit.secrets import machine_key
-from mezzo.prompt.addresses import AllowedHost
+from mezzo.prompt.media.addresses import AllowedHost
 
 CONFIG_FILE = "mezzo.toml"
 CONFIG_VARIABLE = "MEZZO_CONFIG"

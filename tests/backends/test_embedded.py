@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import tiny
-from tests.prompt.mistral_tokenizers import write_tekken
+from tests.prompt.mistral.tokenizers import write_tekken
 
 from mezzo.backends.embedded import EmbeddedBackend
 from mezzo.engine.client import EngineClient

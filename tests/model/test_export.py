@@ -13,7 +13,7 @@ from mezzo.model import shards
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.export import CannotExport, exported_bytes, load_for_export, write_checkpoint
 from mezzo.model.network import Network
-from mezzo.prompt.images import ImageProcessor
+from mezzo.prompt.media.images import ImageProcessor
 from tests.model.layouts import HF_FP8, hf_weights, in_fp8, write
 from tests.model.layouts import TEXT as FP8_TEXT
 from tests.tiny import MULTIMODAL_CONFIG

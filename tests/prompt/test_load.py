@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mezzo.prompt.load import load_encoder
-from mezzo.prompt.mistral_encoder import MistralEncoder
-from mezzo.prompt.mistral_files import mistral_tokenizer_file
+from mezzo.prompt.mistral.encoder import MistralEncoder
+from mezzo.prompt.mistral.files import mistral_tokenizer_file
 from mezzo.prompt.template_encoder import TemplateEncoder
-from tests.prompt.mistral_tokenizers import SENTENCEPIECE, tokenizer_file
+from tests.prompt.mistral.tokenizers import SENTENCEPIECE, tokenizer_file
 from tests.prompt.test_template_encoder import write
 
 

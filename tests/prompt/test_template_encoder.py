@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mezzo.prompt.encoder import EncodedPrompt
-from mezzo.prompt.images import PreparedImage
+from mezzo.prompt.media.images import PreparedImage
 from mezzo.prompt.output import TextPiece
 from mezzo.prompt.parts import Attachments, ImagePart, TextPart
 from mezzo.prompt.template_encoder import TemplateEncoder

@@ -10,7 +10,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "compatibility.md"
-NAMED = sorted(set(re.findall(r"`([a-z_]+/test_[a-z_]+\.py(?:::\w+)*)`", PAGE.read_text("utf-8"))))
+NAMED = sorted(set(re.findall(r"`((?:[a-z_]+/)+test_[a-z_]+\.py(?:::\w+)*)`", PAGE.read_text("utf-8"))))
 
 
 def test_page_names_tests() -> None:

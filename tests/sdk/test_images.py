@@ -20,7 +20,7 @@ from openai import OpenAI
 from PIL import Image, ImageDraw
 
 from tests import tiny
-from tests.prompt.mistral_tokenizers import write_tekken
+from tests.prompt.mistral.tokenizers import write_tekken
 from tests.sdk.serving import KEY, MODEL, Serving, serving
 from tests.sdk.web import Page, web_server
 

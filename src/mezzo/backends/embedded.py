@@ -22,8 +22,8 @@ from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.prompt.encoder import EncodedPrompt, PlacedImage
-from mezzo.prompt.image_headers import ImageLimits
 from mezzo.prompt.load import load_encoder
+from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.prompt.output import OutputParser, Piece
 from mezzo.prompt.parts import Attachments
 from mezzo.prompt.tokenizer import UnsupportedTokenizer

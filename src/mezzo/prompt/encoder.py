@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from mezzo.prompt.images import ImageProcessor, PreparedImage
+from mezzo.prompt.media.images import ImageProcessor, PreparedImage
 from mezzo.prompt.output import OutputParser
 from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest

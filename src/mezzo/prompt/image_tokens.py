@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mezzo.prompt.encoder import EncodedPrompt, PlacedImage
-from mezzo.prompt.images import PreparedImage
+from mezzo.prompt.media.images import PreparedImage
 
 
 class WrongImageCount(Exception):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mezzo.prompt.encoder import PromptEncoder
-from mezzo.prompt.image_headers import ImageLimits
-from mezzo.prompt.mistral_files import mistral_tokenizer_file
+from mezzo.prompt.media.image_headers import ImageLimits
+from mezzo.prompt.mistral.files import mistral_tokenizer_file
 from mezzo.prompt.template_encoder import TemplateEncoder
 
 
@@ -20,7 +20,7 @@ def load_encoder(folder: Path, *, image_limits: ImageLimits | None = None) -> Pr
     """
     if (file := mistral_tokenizer_file(folder)) is not None:
         # mistral_common takes half a second to import: nobody waits for it who serves another model.
-        from mezzo.prompt.mistral_encoder import MistralEncoder  # noqa: PLC0415
+        from mezzo.prompt.mistral.encoder import MistralEncoder  # noqa: PLC0415
 
         return MistralEncoder.from_file(file, image_limits=image_limits)
     return TemplateEncoder.from_folder(folder, image_limits=image_limits)

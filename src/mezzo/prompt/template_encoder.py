@@ -7,9 +7,9 @@ from typing import Any
 
 from mezzo.prompt.encoder import EncodedPrompt
 from mezzo.prompt.features import check_reasoning_effort
-from mezzo.prompt.image_headers import ImageLimits
 from mezzo.prompt.image_tokens import ImageTokens, WrongImageCount
-from mezzo.prompt.images import ImageProcessor, UnsupportedImages
+from mezzo.prompt.media.image_headers import ImageLimits
+from mezzo.prompt.media.images import ImageProcessor, UnsupportedImages
 from mezzo.prompt.normalize import conversation
 from mezzo.prompt.output import OutputParser, PlainParser
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments

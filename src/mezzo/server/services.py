@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from mezzo.backends.router import Router
 from mezzo.catalog.cards import Catalog, load_catalog
 from mezzo.metering.limits import RateLimiter
-from mezzo.prompt.addresses import PublicAddresses
-from mezzo.prompt.attachments import AttachmentLimits, AttachmentLoader
-from mezzo.prompt.documents import DocumentLimits
-from mezzo.prompt.fetch import Fetcher
-from mezzo.prompt.image_headers import ImageLimits
+from mezzo.prompt.media.addresses import PublicAddresses
+from mezzo.prompt.media.attachments import AttachmentLimits, AttachmentLoader
+from mezzo.prompt.media.documents import DocumentLimits
+from mezzo.prompt.media.fetch import Fetcher
+from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.server.auth import KeyVerifier, SingleKeyVerifier
 from mezzo.server.metrics import Metrics, make_metrics
 from mezzo.settings import Settings
