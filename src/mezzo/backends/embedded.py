@@ -27,7 +27,9 @@ from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.prompt.output import OutputParser, Piece
 from mezzo.prompt.parts import Attachments
 from mezzo.prompt.tokenizer import UnsupportedTokenizer
+from mezzo.protocol.base import WireModel
 from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.content import TextChunk, ThinkingChunk
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
 from mezzo.settings import Settings
 from mezzo.weights.folder import CheckpointFolder
@@ -194,10 +196,21 @@ class EmbeddedBackend:
     async def _encode(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:
         if attachments.images:
             async with self._encoding_images:
+                await asyncio.to_thread(self._check_images, attachments)
                 return await asyncio.to_thread(self._encoder.encode, request, attachments)
         if attachments.by_position or _num_chars(request) > _ENCODE_INLINE_CHARS:
             return await asyncio.to_thread(self._encoder.encode, request, attachments)
         return self._encoder.encode(request, attachments)
+
+    def _check_images(self, attachments: Attachments) -> None:
+        """Refuse pictures that cannot fit before any of them is decoded, by what their headers say."""
+        processor = self._encoder.image_processor
+        if processor is None:
+            return  # the encoder says whose image it is
+        grids = [processor.check(part) for part in attachments.images]
+        num_tokens = sum(rows * (columns + 1) for rows, columns in grids)
+        if num_tokens >= self.info.max_context_length:
+            raise ContextOverflow(num_tokens, self.info.max_context_length)
 
     @staticmethod
     async def _image_inputs(images: tuple[PlacedImage, ...], cache_scope: str) -> tuple[ImageInput, ...]:
@@ -266,6 +279,12 @@ def _image_input(placed: PlacedImage, cache_scope: str) -> ImageInput:
     )
 
 
+def _num_chars_of(chunk: WireModel) -> int:
+    if isinstance(chunk, ThinkingChunk):
+        return sum(_num_chars_of(inner) for inner in chunk.thinking)
+    return len(chunk.text) if isinstance(chunk, TextChunk) else 0
+
+
 def _num_chars(request: ChatCompletionRequest) -> int:
     """Return roughly how many characters the tokenizer will see; tools are shown to the model as text too."""
     total = len(str(request.tools)) if request.tools else 0
@@ -274,5 +293,7 @@ def _num_chars(request: ChatCompletionRequest) -> int:
         if isinstance(content, str):
             total += len(content)
         elif content:
-            total += sum(len(getattr(chunk, "text", "")) for chunk in content)
+            total += sum(_num_chars_of(chunk) for chunk in content)
+        for call in getattr(message, "tool_calls", None) or ():
+            total += len(str(call.function.arguments))
     return total

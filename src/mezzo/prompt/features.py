@@ -15,9 +15,10 @@ from mezzo.prompt.validate import check_function_name
 from mezzo.protocol.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatCompletionRequest
 from mezzo.protocol.content import TextChunk
 from mezzo.protocol.errors import DomainError, FeatureNotEnabled, InvalidArguments, InvalidTools
-from mezzo.protocol.tools import Tool
+from mezzo.protocol.tools import AnyTool, Tool
 
 MAX_TOOLS = 128
+MAX_SCHEMA_NODES = 10_000
 
 # No capability of a model's card: whether the server reads documents.
 DOCUMENTS = "documents"
@@ -125,6 +126,7 @@ def _check_tools(request: ChatCompletionRequest, capabilities: frozenset[str]) -
     tools = request.tools or []
     if len(tools) > MAX_TOOLS:
         raise InvalidTools(f"Too many tools: {len(tools)}, the maximum is {MAX_TOOLS}.", param="tools")
+    _check_schema_sizes(tools)
     for tool in tools:
         if not isinstance(tool, Tool):
             raise InvalidTools(f"{type(tool).__name__} connector is not supported", param="tools")
@@ -137,6 +139,25 @@ def _check_tools(request: ChatCompletionRequest, capabilities: frozenset[str]) -
     for index, tool in enumerate(tools):
         if isinstance(tool, Tool) and tool.function.strict:
             raise _unsupported(f"tools[{index}].function.strict", param="tools")
+
+
+def _check_schema_sizes(tools: Sequence[AnyTool]) -> None:
+    """Bound what is checked below, on the event loop: a schema is walked node by node."""
+    num_nodes = 0
+    for tool in tools:
+        pending: list[Any] = [tool.function.parameters] if isinstance(tool, Tool) else []
+        while pending:
+            node = pending.pop()
+            num_nodes += 1
+            if num_nodes > MAX_SCHEMA_NODES:
+                raise InvalidTools(
+                    f"The parameters of the tools have more than {MAX_SCHEMA_NODES} parts in all.",
+                    param="tools",
+                )
+            if isinstance(node, dict):
+                pending.extend(node.values())
+            elif isinstance(node, list):
+                pending.extend(node)
 
 
 def _check_tool_schema(schema: dict[str, Any]) -> None:

@@ -14,7 +14,14 @@ from mezzo.prompt.media.fetch import NOT_FETCHED, Fetcher
 from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments, ImagePart, TextPart
 from mezzo.protocol.chat import ChatCompletionRequest
-from mezzo.protocol.errors import DomainError, InvalidArguments, InvalidDocument, InvalidFile, TooManyPages
+from mezzo.protocol.errors import (
+    DomainError,
+    InvalidArguments,
+    InvalidDocument,
+    InvalidFile,
+    ServiceUnavailable,
+    TooManyPages,
+)
 
 from .pictures import encode, noise
 from .test_documents import pdf
@@ -59,13 +66,11 @@ TEXT = {"type": "text", "text": "What is this?"}
 
 
 class TestLoaded:
-    async def test_files_are_held_by_a_bounded_number_of_requests(self) -> None:
-        limits = AttachmentLimits(max_concurrent_requests=2)
-        loader = AttachmentLoader(limits, Fetcher(enabled=False))
+    async def test_files_are_fetched_for_a_bounded_number_of_requests(self) -> None:
         holding = most = 0
         may_end = asyncio.Event()
 
-        async def use(wanted: ChatCompletionRequest) -> None:
+        async def use(loader: AttachmentLoader, wanted: ChatCompletionRequest) -> None:
             nonlocal holding, most
             async with loader.loaded(wanted):
                 holding += 1
@@ -73,25 +78,43 @@ class TestLoaded:
                 await may_end.wait()
                 holding -= 1
 
-        with_files = [asyncio.create_task(use(request([image(data_uri(PICTURE))]))) for _ in range(5)]
-        while holding < 2:  # noqa: ASYNC110  loading goes through threads
-            await asyncio.sleep(0.005)
-        await asyncio.wait_for(asyncio.create_task(self.pass_by(loader)), 5)
-        may_end.set()
-        await asyncio.gather(*with_files)
+        async with serving(WebServer({"/x.png": ok(PICTURE)})) as web:
+            limits = AttachmentLimits(max_concurrent_requests=2)
+            loader = AttachmentLoader(limits, Fetcher(policy=OnlyServer(web.port)))
+            fetching = request([image(f"http://127.0.0.1:{web.port}/x.png")])
+            users = [asyncio.create_task(use(loader, fetching)) for _ in range(5)]
+            while holding < 2:  # noqa: ASYNC110  a web server and threads are on the way
+                await asyncio.sleep(0.005)
+            await asyncio.wait_for(self.pass_by(loader), 5)
+            may_end.set()
+            await asyncio.gather(*users)
         assert most == 2
 
     @staticmethod
     async def pass_by(loader: AttachmentLoader) -> None:
-        """A request without files waits for nobody."""
+        """A request without files, and one that brings its own, wait for nobody."""
         async with loader.loaded(request("hello")) as attachments:
             assert attachments is NO_ATTACHMENTS
+        async with loader.loaded(request([image(data_uri(PICTURE))])) as attachments:
+            assert len(attachments.images) == 1
+
+    async def test_who_waits_too_long_is_told_to_come_back(self) -> None:
+        async with serving(WebServer({"/x.png": ok(PICTURE)})) as web:
+            limits = AttachmentLimits(max_concurrent_requests=1, max_wait_s=0.1)
+            loader = AttachmentLoader(limits, Fetcher(policy=OnlyServer(web.port)))
+            fetching = request([image(f"http://127.0.0.1:{web.port}/x.png")])
+            async with loader.loaded(fetching):
+                with pytest.raises(ServiceUnavailable):
+                    async with loader.loaded(fetching):
+                        pytest.fail("there was no place")
+            async with loader.loaded(fetching) as attachments:
+                assert len(attachments.images) == 1
 
     async def test_a_refusal_gives_its_place_back(self) -> None:
         loader = AttachmentLoader(AttachmentLimits(max_concurrent_requests=1), Fetcher(enabled=False))
         for _ in range(3):
             with pytest.raises(InvalidFile):
-                async with loader.loaded(request([image("data:image/png;base64,")])):
+                async with loader.loaded(request([image("http://example.org/x.png")])):
                     pytest.fail("a file that is none was loaded")
 
 

@@ -14,10 +14,11 @@ from mezzo.prompt.media.documents import DocumentLimits, DocumentReader
 from mezzo.prompt.media.fetch import Fetcher, FetchError
 from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.prompt.media.images import check_header
+from mezzo.prompt.media.urls import is_data_uri
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments, ImagePart, Part, TextPart
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import DocumentURLChunk, ImageURL, ImageURLChunk
-from mezzo.protocol.errors import InvalidArguments, InvalidDocument, InvalidFile
+from mezzo.protocol.errors import InvalidArguments, InvalidDocument, InvalidFile, ServiceUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class AttachmentLimits:
     max_request_bytes        of all files together; noticed when a file has arrived, so that the files that are
                              fetched at the same time may be held on top
     max_concurrent_fetches   of one request
-    max_concurrent_requests  that hold files at a time, in the whole server; others wait
+    max_concurrent_requests  that fetch files at a time, in the whole server; others wait, for max_wait_s at most
     images, documents        of each file; the documents' characters and drawn pages count for the whole request
     """
 
@@ -38,6 +39,7 @@ class AttachmentLimits:
     max_request_bytes: int = 100 * 1024 * 1024
     max_concurrent_fetches: int = 4
     max_concurrent_requests: int = 8
+    max_wait_s: float = 10.0
     images: ImageLimits = field(default_factory=ImageLimits)
     documents: DocumentLimits = field(default_factory=DocumentLimits)
 
@@ -77,13 +79,20 @@ class AttachmentLoader:
     async def loaded(self, request: ChatCompletionRequest) -> AsyncIterator[Attachments]:
         """Load for a block that uses the attachments, and only there: so the files that are held stay bounded.
 
-        Raises: as `load` does.
+        Raises: as `load` does; ServiceUnavailable where too many others are fetching.
         """
-        if next(_places(request), None) is None:
-            yield NO_ATTACHMENTS
-            return
-        async with self._requests:
+        if all(is_data_uri(place.url) for place in _places(request)):
+            # Nothing to wait for, and nothing held that is not in the request already.
             yield await self.load(request)
+            return
+        try:
+            await asyncio.wait_for(self._requests.acquire(), self.limits.max_wait_s)
+        except TimeoutError:
+            raise ServiceUnavailable(retry_after_s=round(self.limits.max_wait_s)) from None
+        try:
+            yield await self.load(request)
+        finally:
+            self._requests.release()
 
     async def load(self, request: ChatCompletionRequest) -> Attachments:
         """Return the parts of every image and document chunk of a request.

@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ _BYTE_ORDER_MARKS = (
 # Readers accept junk before the signature, and some files need them to.
 _SIGNATURE_WITHIN = 1024
 _READ_BYTES = 1 << 16
+_WORDS_OF_MEMORY = "The document takes too much memory to read."
+# How pdfium ends when it gets no memory, and how the kernel ends what takes too much.
+_OUT_OF_MEMORY = frozenset(
+    {-signal.SIGABRT, 128 + signal.SIGABRT, *([-signal.SIGKILL] if hasattr(signal, "SIGKILL") else [])}
+)
 # Of the worker's environment nothing else is passed on: no keys, no paths of ours.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR")
 
@@ -130,6 +136,8 @@ class DocumentReader:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await asyncio.shield(_wait_for_end(process))
+        if status in _OUT_OF_MEMORY:
+            raise _invalid(where, _WORDS_OF_MEMORY)
         if status != 0 or output is None:
             raise _broken(where)
         return output
@@ -162,7 +170,7 @@ class DocumentReader:
         words = {
             "encrypted": "Document is encrypted.",
             "images": f"The document has more than {limits.max_page_images} pages without text.",
-            "memory": "The document takes too much memory to read.",
+            "memory": _WORDS_OF_MEMORY,
             "size": f"Page {page} of the document has an invalid size.",
             "page": f"Page {page} of the document cannot be read.",
         }

@@ -7,6 +7,8 @@ Redirects are followed here, each checked like the first URL. No proxies, cookie
 What a client learns of a failed fetch is one sentence for all causes, no sooner than `min_failure_s`: neither
 words nor, as far as resolving takes less than that, time tell a refused address from a name that does not exist.
 What remains: a name server slower than that shows in the time, and so does a host that is permitted and hangs.
+Remote fetches run on an event loop of their own: an answer of a million tiny pieces costs that loop its time, and no
+stream a token.
 Public addresses of one's own network cannot be known here; a firewall is what keeps this process from them.
 """
 
@@ -25,12 +27,15 @@ import httpx
 import structlog
 
 from mezzo.prompt.media.addresses import AddressPolicy, IPAddress, PublicAddresses
+from mezzo.prompt.media.side_loop import SideLoop
 from mezzo.prompt.media.urls import InvalidUrl, Target, decode_data_uri, is_data_uri, parse_target, too_large
 
 NOT_FETCHED = "File could not be fetched from url"
 FETCHING_IS_OFF = "this server does not fetch URLs; send the file as a data: URI"
 
 _CONNECT_TIMEOUT_S = 5.0
+# An answer in smaller pieces than these costs more to take apart than it holds.
+_MAX_SMALL_PIECES, _USUAL_PIECE_BYTES = 1000, 256
 _MAX_ADDRESSES = 3  # tried one after the other when connecting fails
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Decoding this much takes some ten milliseconds; more of it is done in a thread, where streams do not wait.
@@ -105,7 +110,8 @@ class Fetcher:
         self.min_failure_s = min_failure_s
         self._policy = PublicAddresses() if policy is None else policy
         self._resolver = SystemResolver() if resolver is None else resolver
-        self._slots = asyncio.Semaphore(max_concurrent)
+        self._slots = asyncio.Semaphore(max_concurrent)  # of the side loop
+        self._side_loop = SideLoop("fetch")
         self._given_ssl_context = ssl_context
 
     async def fetch(self, url: str, *, max_bytes: int) -> bytes:
@@ -121,6 +127,9 @@ class Fetcher:
             raise FetchError(str(error)) from None
         if not self.enabled:
             raise FetchError(FETCHING_IS_OFF)
+        return await self._side_loop.run(self._fetch_in_turn(target, max_bytes))
+
+    async def _fetch_in_turn(self, target: Target, max_bytes: int) -> bytes:
         async with self._slots:
             return await self._fetch_in_time(target, max_bytes)
 
@@ -232,8 +241,12 @@ async def _read(response: httpx.Response, max_bytes: int) -> bytes:
     if int(response.headers.get("content-length", 0)) > max_bytes:
         raise FetchError(str(too_large(max_bytes)))
     body = bytearray()
+    num_pieces = 0
     async for piece in response.aiter_raw():
         body += piece
+        num_pieces += 1
+        if num_pieces > _MAX_SMALL_PIECES + len(body) // _USUAL_PIECE_BYTES:
+            raise _Failed("an answer in tiny pieces")
         if len(body) > max_bytes:
             raise FetchError(str(too_large(max_bytes)))
     return bytes(body)

@@ -54,7 +54,8 @@ class ImageLimits:
 
     max_bytes    of the file
     max_edge     pixels, either edge
-    max_pixels   of the whole image; decoding takes up to 10 bytes of memory for each
+    max_pixels   of the whole image; decoding takes up to 10 bytes of memory for each, of WEBP 16, which may therefore
+                 have fewer
     """
 
     max_bytes: int = 20 * 1024 * 1024
@@ -95,8 +96,9 @@ def read_header(data: bytes, limits: ImageLimits) -> ImageHeader:
     size = f"{header.width}x{header.height} pixels"
     if max(header.width, header.height) > limits.max_edge:
         raise ImageError(f"the image has {size}, the maximum is {limits.max_edge}x{limits.max_edge}")
-    if header.width * header.height > limits.max_pixels:
-        raise ImageError(f"the image has {size}, the maximum is {limits.max_pixels} pixels in all")
+    max_pixels = limits.max_pixels * 10 // 16 if header.format == "WEBP" else limits.max_pixels
+    if header.width * header.height > max_pixels:
+        raise ImageError(f"the image has {size}, the maximum is {max_pixels} pixels in all")
     return header
 
 

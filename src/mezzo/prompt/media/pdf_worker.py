@@ -82,6 +82,7 @@ def _read(data: bytes, task: Task, sink: BinaryIO) -> None:
     except pypdfium2.PdfiumError as error:
         # FPDF_ERR_PASSWORD
         raise Refused("encrypted" if getattr(error, "err_code", None) == 4 else "invalid") from None
+    document.init_forms()  # before any page is loaded: else what was filled in is not drawn
     num_pages = len(document)
     if num_pages == 0:
         raise Refused("invalid")
@@ -90,7 +91,7 @@ def _read(data: bytes, task: Task, sink: BinaryIO) -> None:
     num_characters = num_images = 0
     for number in range(num_pages):
         try:
-            page = document[number]
+            page = _flattened(document, number)
             text = _text(page)
         except pypdfium2.PdfiumError:
             raise Refused("page", page=number + 1) from None
@@ -105,6 +106,18 @@ def _read(data: bytes, task: Task, sink: BinaryIO) -> None:
             image = _draw(page, number, task)
         page.close()
         _write(sink, {"text": text, "image": len(image)}, image)
+
+
+def _flattened(document: Any, number: int) -> Any:
+    """Return a page with its form fields and annotations made a part of it, as a viewer shows them."""
+    from pypdfium2 import raw  # noqa: PLC0415  as above
+
+    page = document[number]
+    if raw.FPDFPage_GetAnnotCount(page) <= 0:
+        return page
+    raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
+    page.close()
+    return document[number]
 
 
 def _text(page: Any) -> str:

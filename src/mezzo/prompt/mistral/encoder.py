@@ -127,10 +127,13 @@ class MistralEncoder:
         check_reasoning_effort(request.reasoning_effort, self.reasoning_efforts)
         translation = Translation(request, self._format, attachments)
         with translated():
-            token_ids = self._mistral.encode_chat_completion(translation.request()).tokens
+            encoded = self._mistral.encode_chat_completion(translation.request())
         if self._image_tokens is None:
-            return EncodedPrompt(token_ids)
-        return self._image_tokens.locate(token_ids, translation.images)
+            return EncodedPrompt(encoded.tokens)
+        # In the order of the prompt: tool results are put into the order of their calls, and their images with them.
+        by_pixels = {id(image.pixels): image for image in translation.images}
+        images = [by_pixels[id(pixels)] for pixels in encoded.images]
+        return self._image_tokens.locate(encoded.tokens, images)
 
     @property
     def _has_thinking(self) -> bool:
