@@ -96,7 +96,7 @@ class TestEnds:
             make_core(decoder, vocabulary=latin()), make_request(max_tokens=30, stop=(stop, "never seen"))
         )
         assert done.texts["r", 0] == whole[:cut]
-        assert done.reasons["r", 0] == "stop"
+        assert done.reasons["r", 0] == "stop_string"
         assert done.num_tokens["r", 0] == cut + length
 
     def test_text_held_for_a_stop_string_is_shown_when_the_limit_comes_first(self, decoder: Decoder) -> None:

@@ -116,7 +116,7 @@ def test_no_kind_of_message_is_missing_above() -> None:
     assert {type(m) for m in FROM_ENGINE} == set(typing.get_args(FromEngine))
 
 
-@pytest.mark.parametrize("reason", ["stop", "length", "model_length", "error", "abort"])
+@pytest.mark.parametrize("reason", ["stop", "stop_string", "length", "model_length", "error", "abort"])
 def test_every_finish_reason_survives(reason: typing.Any) -> None:
     output = SequenceOutput(request_id="r", index=0, text="", num_tokens=0, finish_reason=reason)
     message = StepDone([output], STATS)

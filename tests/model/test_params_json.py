@@ -128,7 +128,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"vision_encoder": VISION_PARAMS | {"mm_projector_id": "x"}}, "vision_encoder.mm_projector_id 'x'"),
     ({"vision_encoder": {"hidden_size": 16}}, "params.json lacks num_channels"),
     ({"dim": "wide"}, "params.json has a value that is not valid"),
-    ({"yarn": 3}, "params.json has a value that is not valid"),
+    ({"yarn": 3}, "yarn holds no JSON object"),
+    ({"llama_4_scaling": [1]}, "llama_4_scaling holds no JSON object"),
+    ({"vision_encoder": [1]}, "vision_encoder holds no JSON object"),
+    ({"norm_eps": float("nan")}, "norm_eps must be a finite number"),
     ({"n_kv_heads": 3}, "n_heads 4 is not a multiple of n_kv_heads 3"),
     *[
         ({name: ...}, f"params.json lacks {name}")

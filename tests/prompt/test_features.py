@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mezzo.prompt.features import FIELDS, MAX_TOOLS, check_features, check_reasoning_effort
+from mezzo.prompt.features import FIELDS, MAX_SCHEMA_NODES, MAX_TOOLS, check_features, check_reasoning_effort
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
     DomainError,
@@ -315,3 +315,11 @@ def test_documentation_is_current() -> None:
     script = Path(__file__).parents[2] / "scripts" / "request_fields.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_parameters_of_too_many_parts_are_refused_before_they_are_checked() -> None:
+    properties = {f"p{i}": {"type": "string"} for i in range(MAX_SCHEMA_NODES)}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}
+    with pytest.raises(InvalidTools, match="more than 10000 parts") as refused:
+        check_features(ChatCompletionRequest.model_validate(BASE | {"tools": [tool]}), EVERYTHING)
+    assert refused.value.param == "tools"

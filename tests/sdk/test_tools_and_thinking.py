@@ -151,6 +151,15 @@ def test_a_call_that_is_cut_off_is_none(scripted: tuple[str, Scripted]) -> None:
     assert version == "v13" or choice.message.content == ""
 
 
+@pytest.mark.parametrize("stop", ["stock", "sku", "A1", "}"])
+def test_a_stop_string_amid_a_call_leaves_none(scripted: tuple[str, Scripted], stop: str) -> None:
+    """The model has not come to the end of its call: what there is of it is no call to make."""
+    _, server = scripted
+    (choice,) = server.complete([QUESTION], stop=stop).choices
+    assert (choice.finish_reason, choice.message.tool_calls or None) == ("stop", None)
+    assert "TOOL_CALLS" not in str(choice.message.content)
+
+
 def test_tools_that_may_not_be_called_are_not_in_the_prompt(scripted: tuple[str, Scripted]) -> None:
     _, server = scripted
     answer = server.complete([QUESTION], tool_choice="none")

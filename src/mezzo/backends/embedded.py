@@ -31,6 +31,7 @@ from mezzo.protocol.base import WireModel
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import TextChunk, ThinkingChunk
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
+from mezzo.protocol.response import FinishReason
 from mezzo.settings import Settings
 from mezzo.weights.folder import CheckpointFolder
 
@@ -260,7 +261,9 @@ class EmbeddedGeneration:
         # Nobody waits for the end of what was aborted; its last tokens still count.
         if output.finish_reason is None or output.finish_reason == "abort":
             return ChoiceDelta(output.index, tuple(pieces), output.num_tokens)
-        rest, reason = parser.finish(output.finish_reason)
+        is_stopped = output.finish_reason == "stop_string"
+        reason: FinishReason = "stop" if output.finish_reason == "stop_string" else output.finish_reason
+        rest, reason = parser.finish(reason, is_stopped=is_stopped)
         return ChoiceFinished(output.index, (*pieces, *rest), output.num_tokens, reason)
 
 

@@ -219,8 +219,10 @@ class EngineCore:
         return table[token_id] if token_id < len(table) else b""
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
-        if token_id in self._vocabulary.eos_token_ids or sequence.text.is_stopped:
+        if token_id in self._vocabulary.eos_token_ids:
             return "stop"
+        if sequence.text.is_stopped:
+            return "stop_string"
         if sequence.num_completion == sequence.params.max_tokens:
             return "length"
         if sequence.num_tokens == self.max_context_length:

@@ -10,7 +10,8 @@ from mezzo.engine.images import SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.text import TextStream
 
-FinishReason = Literal["stop", "length", "model_length", "error", "abort"]
+FinishReason = Literal["stop", "stop_string", "length", "model_length", "error", "abort"]
+"""`stop`: the model ended its answer; `stop_string`: a string of the request did, wherever it stood."""
 
 
 class Status(enum.Enum):

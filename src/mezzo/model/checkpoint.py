@@ -54,11 +54,13 @@ def load_network(
     reader = PartReader()
     if config.tied_embeddings and _has_head_of_its_own(stored, config, reader):
         config = replace(config, tied_embeddings=False)
+    _check_number_of_layers(stored, config)
+    with torch.device("meta"):  # shapes without memory: what is refused is refused before any is taken
+        shapes = dict(Network.from_config(config, dtype).named_parameters(remove_duplicate=False))
+    jobs = _plan(stored, stored.layout.places(config, shapes), shapes, config)
     with device:  # memory is allocated, not written: parameters begin uninitialised
         network = Network.from_config(config, dtype)
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    places = stored.layout.places(config, parameters)
-    jobs = _plan(stored, places, parameters, config)
     loaded = 0
 
     def advance(num_bytes: int) -> None:
@@ -87,6 +89,15 @@ def read_headers(folder: Path) -> StoredWeights:
             tensors[tensor.name] = tensor
     layout = MISTRAL if weight_layout(folder) == "mistral" else hf_layout(tensors)
     return StoredWeights(folder, layout, tensors, sum(file.stat().st_size for file in files))
+
+
+def _check_number_of_layers(stored: StoredWeights, config: ModelConfig) -> None:
+    """Refuse layers that the files cannot have, before as many are made."""
+    num_layers = config.n_layers + (0 if config.vision is None else config.vision.num_hidden_layers)
+    if num_layers > len(stored.tensors):
+        raise UnsupportedCheckpoint(
+            f"{stored.folder} has {len(stored.tensors)} tensors, and the configuration {num_layers} layers"
+        )
 
 
 @dataclass(frozen=True)

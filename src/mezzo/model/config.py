@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mezzo.model.errors import UnsupportedCheckpoint
+from mezzo.model.errors import UnsupportedCheckpoint, check_number, check_size
 from mezzo.model.hf_defaults import complete, complete_text, is_multimodal
 from mezzo.model.quantization import Fp8Weights, quantization_from_hf
 from mezzo.model.vision_config import VisionConfig, read_image_processor, vision_from_hf
@@ -49,6 +49,17 @@ class RopeConfig:
     attention_factor: float | None = None
     truncate: bool = True
     query_scale_beta: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("theta", "factor", "beta_fast", "beta_slow"):
+            check_number(f"rope {name}", getattr(self, name), above=0)
+        for name in ("mscale", "mscale_all_dim", "attention_factor", "query_scale_beta"):
+            if (value := getattr(self, name)) is not None:
+                check_number(f"rope {name}", value)
+        if self.original_max_positions is not None:
+            check_size("rope original_max_positions", self.original_max_positions)
+        if self.kind == "yarn" and self.theta == 1:
+            raise UnsupportedCheckpoint("rope theta must not be 1 for yarn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +99,14 @@ class ModelConfig:
             "vocab_size",
             "max_seq_len",
         ):
-            if getattr(self, name) < 1:
-                raise UnsupportedCheckpoint(f"{name} must be at least 1, not {getattr(self, name)}")
+            check_size(name, getattr(self, name))
+        check_number("norm_eps", self.norm_eps, at_least=0)
         if self.n_heads % self.n_kv_heads:
             raise UnsupportedCheckpoint(
                 f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}"
             )
-        if self.sliding_window is not None and self.sliding_window < 1:
-            raise UnsupportedCheckpoint(f"sliding_window must be at least 1, not {self.sliding_window}")
+        if self.sliding_window is not None:
+            check_size("sliding_window", self.sliding_window)
         if self.head_dim % 2:
             raise UnsupportedCheckpoint(f"rotary embedding needs an even head_dim, not {self.head_dim}")
         if self.vision is not None and not 0 <= self.vision.image_token_id < self.vocab_size:

@@ -65,7 +65,7 @@ _TOP: dict[str, dict[str, Any]] = {
 
 def is_multimodal(model_type: object) -> bool:
     """Tell whether a configuration of this type has a `text_config` and a `vision_config`."""
-    return model_type in _TOP
+    return isinstance(model_type, str) and model_type in _TOP
 
 
 def complete(raw: dict[str, Any]) -> dict[str, Any]:

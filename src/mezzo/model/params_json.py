@@ -73,6 +73,8 @@ def params_from_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def _refuse_unknown(raw: dict[str, Any], understood: set[str], block: str) -> None:
+    if not isinstance(raw, dict):
+        raise UnsupportedCheckpoint(f"params.json: {block.rstrip('.')} holds no JSON object")
     # Published files name features that they do not use, with null.
     if unknown := sorted(
         key for key in raw if key not in understood and raw[key] not in (None, False, {}, [])

@@ -24,7 +24,11 @@ class RotaryEmbedding(nn.Module):
         self.config = config
         self.head_dim = head_dim
         self.attention_factor = _yarn_attention_factor(config) if config.kind == "yarn" else 1.0
-        self.register_buffer("inv_freq", inverse_frequencies(config, head_dim), persistent=False)
+        with torch.device(
+            "cpu"
+        ):  # a few numbers, the same on every device; arithmetic on `meta` imports half of PyTorch
+            frequencies = inverse_frequencies(config, head_dim)
+        self.register_buffer("inv_freq", frequencies.to(torch.get_default_device()), persistent=False)
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return cos and sin for `positions` (tokens,), each (tokens, 1, head_dim) float32.

@@ -31,6 +31,7 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # The limit of the format's own library: a longer header is an attack on the reader's memory.
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_DIMENSIONS = 32
 PART_BYTES = 1 << 23
 
 
@@ -92,7 +93,7 @@ def _stored(path: Path, name: str, entry: dict[str, Any], data_start: int) -> St
         raise ValueError(f"{name} has the unknown dtype {entry['dtype']!r}")
     start, end = entry["data_offsets"]
     numbers = [*entry["shape"], start, end]
-    if any(type(number) is not int or number < 0 for number in numbers):
+    if len(numbers) > _MAX_DIMENSIONS or any(type(n) is not int or not 0 <= n < 2**63 for n in numbers):
         raise ValueError(f"{name} has a shape or offsets that are no sizes")
     tensor = StoredTensor(path, name, DTYPES[entry["dtype"]], tuple(entry["shape"]), start=data_start + start)
     if end - start != tensor.num_bytes:

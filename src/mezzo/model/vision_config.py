@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mezzo.model.errors import UnsupportedCheckpoint
+from mezzo.model.errors import UnsupportedCheckpoint, check_number, check_size
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu"]
 # The names of the Hugging Face layout. Several stand for one function, computed in different ways.
@@ -72,8 +72,9 @@ class VisionConfig:
             "num_attention_heads",
             "spatial_merge_size",
         ):
-            if getattr(self, name) < 1:
-                raise UnsupportedCheckpoint(f"vision {name} must be at least 1, not {getattr(self, name)}")
+            check_size(f"vision {name}", getattr(self, name))
+        check_number("vision rope_theta", self.rope_theta, above=0)
+        check_number("projector_norm_eps", self.projector_norm_eps, at_least=0)
         if self.num_channels != 3:
             raise UnsupportedCheckpoint(
                 f"vision num_channels {self.num_channels} is not supported; supported is 3"
@@ -175,7 +176,7 @@ def _json_object(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnsupportedCheckpoint(f"{path} cannot be read: {error}") from error
     if not isinstance(raw, dict):
         raise UnsupportedCheckpoint(f"{path} holds no JSON object")

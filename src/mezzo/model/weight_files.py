@@ -35,16 +35,23 @@ def weight_files(folder: Path) -> list[Path]:
     """
     stem = STEMS[weight_layout(folder)]
     whole = f"{stem}.safetensors"
-    if (index := folder / f"{whole}.index.json").exists():
+    if (index := folder / f"{whole}.index.json").is_file():
         names = _listed(index)
     elif stem == "consolidated" and not (folder / whole).exists():
         names = _series(folder)
     else:
         names = [whole]
     for name in names:
-        if not (folder / name).is_file():
+        if not _is_file(folder / name):
             raise UnsupportedCheckpoint(f"{folder} lacks {name}")
     return [folder / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _has_hf(folder: Path) -> bool:

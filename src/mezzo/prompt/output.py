@@ -59,9 +59,10 @@ class OutputParser(Protocol):
     def feed(self, text: str, marker: int | None = None) -> list[Piece]:
         """Take text and the marker that follows it, if one does; return the pieces that are now certain."""
 
-    def finish(self, reason: FinishReason) -> tuple[list[Piece], FinishReason]:
+    def finish(self, reason: FinishReason, *, is_stopped: bool = False) -> tuple[list[Piece], FinishReason]:
         """Return what was held back, and the finish reason to report: `tool_calls` where calls were completed.
 
+        is_stopped: a stop string ended the answer, not the model; a call that it cut is none.
         Called once, at the end. What was begun as a call and cannot be one is returned as text: nothing is lost.
         """
 
@@ -72,5 +73,5 @@ class PlainParser:
     def feed(self, text: str, marker: int | None = None) -> list[Piece]:
         return [TextPiece(text)] if text else []
 
-    def finish(self, reason: FinishReason) -> tuple[list[Piece], FinishReason]:
+    def finish(self, reason: FinishReason, *, is_stopped: bool = False) -> tuple[list[Piece], FinishReason]:
         return [], reason

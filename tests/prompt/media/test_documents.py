@@ -155,7 +155,7 @@ class TestRefusedPdf:
             kids = b" ".join(b"%d 0 R" % (level + 1) for _ in range(100))
             objects.append(b"<</Type/Pages/Count %d/Kids[%b]>>" % (100 ** (7 - level), kids))
         objects.append(b"<</Type/Page/MediaBox[0 0 100 100]>>")
-        assert "too much memory" in (await refusal(assemble(objects))).message
+        assert "not a valid PDF" in (await refusal(assemble(objects))).message
 
     async def test_a_stream_that_inflates_to_gigabytes(self) -> None:
         # Without the limit on memory, reading this takes two gigabytes.
@@ -210,6 +210,38 @@ async def with_worker(tmp_path: Path, code: str, **limits: float) -> tuple[Part,
     )
     reader = DocumentReader(DocumentLimits(**limits), worker=worker)
     return await reader.read(b"%PDF-1.7" + bytes(1 << 20), name=None, where=WHERE)
+
+
+def filled_form(subtype: bytes, *, with_text: bool) -> bytes:
+    """Return a PDF of one page with a field or note that says SECRET VALUE, and text of its own or a drawn square."""
+    font = b"/Resources<</Font<</F<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>>>"
+    content = b"BT /F 12 Tf 10 10 Td (Label) Tj ET" if with_text else b"0 0 50 50 re f"
+    shown = b"BT /F 12 Tf 2 2 Td (SECRET VALUE) Tj ET"
+    return assemble(
+        [
+            b"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[5 0 R]/DA(/F 12 Tf)>>>>",
+            b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R/Annots[5 0 R]" + font + b">>",
+            b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+            b"<</Type/Annot/Subtype/" + subtype + b"/Rect[10 50 150 80]/F 4/P 3 0 R/AP<</N 6 0 R>>>>",
+            b"<</Type/XObject/Subtype/Form/BBox[0 0 140 30]%s/Length %d>>stream\n%s\nendstream"
+            % (font, len(shown), shown),
+        ]
+    )
+
+
+class TestForms:
+    """What was filled in is a part of the page, as in a viewer."""
+
+    @pytest.mark.parametrize(
+        "subtype", [b"Widget/FT/Tx/T(a)/V(SECRET VALUE)/DA(/F 12 Tf)", b"FreeText/Contents(x)"]
+    )
+    @pytest.mark.parametrize("with_text", [True, False])
+    async def test_fields_and_notes_are_read(self, subtype: bytes, with_text: bool) -> None:
+        parts = await read(filled_form(subtype, with_text=with_text))
+        text = "".join(part.text for part in parts if isinstance(part, TextPart))
+        assert "SECRET VALUE" in text
+        assert ("Label" in text) == with_text
 
 
 class TestHostileWorker:

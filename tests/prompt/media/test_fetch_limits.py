@@ -52,7 +52,19 @@ async def endless_news(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def tiny_pieces(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\nx\r\n" * 10_000)
+        await writer.drain()
+
+
 class TestLimits:
+    async def test_an_answer_in_tiny_pieces_is_given_up_early(self) -> None:
+        """Six bytes on the wire for each that counts: the limit of size alone would let it go on for long."""
+        async with serving(WebServer({"/": tiny_pieces})) as server:
+            assert await refusal(get(server, max_bytes=1 << 30, timeout_s=60)) == NOT_FETCHED
+
     async def test_as_large_as_allowed_and_no_larger(self) -> None:
         async with serving(WebServer({"/": ok(b"x" * 100), "/open": answer(200, b"x" * 100)})) as server:
             for path in ("/", "/open"):

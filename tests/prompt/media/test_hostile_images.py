@@ -162,6 +162,12 @@ def test_as_many_pixels_as_allowed_and_no_more() -> None:
     assert accepted(data) == (300, 400, 3)
 
 
+def test_a_webp_may_have_fewer_pixels_since_its_decoder_takes_more_memory() -> None:
+    data = encode(Image.new("RGB", (400, 300)), "WEBP")
+    assert refusal(data, max_pixels=191_999).endswith("the maximum is 119999 pixels in all")
+    assert accepted(data) == (300, 400, 3)
+
+
 def test_an_image_above_pillows_own_limit_is_read_without_a_warning() -> None:
     # 90 million pixels are over Image.MAX_IMAGE_PIXELS, which other code in the process may rely on.
     before = Image.MAX_IMAGE_PIXELS

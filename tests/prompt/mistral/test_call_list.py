@@ -49,6 +49,27 @@ class TestListedCalls:
         output = '<TOOL_CALLS>[{"type": "function", "name": "f", "n": -1.5e3, "arguments": {}, "x": [{}]}]'
         assert parse(LISTS, output) == (call(0, "f", "{}"), "tool_calls")
 
+    def test_the_only_object_is_the_arguments_whatever_it_is_called(self) -> None:
+        output = '<TOOL_CALLS>[{"name": "f", "parameters": {"x": 1}}, {"name": "g", "a": {}, "b": {}}]'
+        assert parse(LISTS, output) == ([*call(0, "f", '{"x": 1}'), *call(1, "g", "{}")], "tool_calls")
+
+    @pytest.mark.parametrize(
+        "output",
+        ["[{", '[{"name": "f"', '[{"name": "f", "arguments": {"x"', '[{"name": "f", "arguments": {}},'],
+    )
+    def test_a_stop_string_amid_the_list_leaves_no_call(self, output: str) -> None:
+        parser = make_parser(LISTS, new_id=numbered())
+        pieces = [*parser.feed("So. "), *parser.feed("", 1), *parser.feed(output)]
+        rest, reason = parser.finish("stop", is_stopped=True)
+        assert reason == "stop"
+        assert [piece for piece in [*pieces, *rest] if isinstance(piece, TextPiece)] == [TextPiece("So. ")]
+
+    def test_a_stop_string_after_the_list_keeps_its_calls(self) -> None:
+        parser = make_parser(LISTS, new_id=numbered())
+        pieces = [*parser.feed("", 1), *parser.feed('[{"name": "f", "arguments": {}}] And')]
+        assert parser.finish("stop", is_stopped=True) == ([], "tool_calls")
+        assert pieces == [*call(0, "f", "{}"), TextPiece(" And")]
+
     def test_no_arguments_are_an_empty_object(self) -> None:
         assert parse(LISTS, '<TOOL_CALLS>[{"name": "f"}]') == (call(0, "f", "{}"), "tool_calls")
         assert parse(LISTS, '<TOOL_CALLS>[{"name": "f"') == (call(0, "f", "{}"), "tool_calls")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+from PIL import Image
 
 from mezzo.prompt.mistral.encoder import MistralEncoder
-from mezzo.prompt.parts import Attachments, TextPart
+from mezzo.prompt.parts import Attachments, ImagePart, TextPart
 from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.prompt.tokenizer import UnsupportedTokenizer
 from mezzo.protocol.errors import (
@@ -21,6 +23,7 @@ from mezzo.protocol.errors import (
 )
 from tests.prompt.mistral.requests import (
     ID,
+    ID2,
     ONE_CALL,
     SHAPES,
     assistant,
@@ -105,6 +108,12 @@ def test_a_response_format_is_shown_to_models_that_know_it(
     assert read.reasoning_efforts == ()
 
 
+def _one_colour(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (28, 28), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 class TestImages:
     @pytest.mark.parametrize("name", ["sentencepiece-v7m1", "tekken-v3", "tekken-v15"])
     @pytest.mark.parametrize(
@@ -134,6 +143,26 @@ class TestImages:
         assert [p.start for p in prompt.images] == [2, 4, 8, prompt.images[3].start]
         assert all(prompt.token_ids[p.start] == 10 for p in prompt.images)
         assert all(prompt.token_ids[p.start + p.num_tokens - 1] == 13 for p in prompt.images)
+
+    def test_pictures_of_results_follow_their_results_into_the_order_of_the_calls(self) -> None:
+        """Results may come in any order; the reference sorts them, and pictures of one size would be swapped unseen."""
+        made = calls((ID, "a", "{}"), (ID2, "b", "{}"))
+        for first, second in [((28, 28), (56, 28)), ((28, 56), (28, 28)), ((28, 28), (28, 28))]:
+            results = [tool([image(*first)], ID2), tool([image(*second)], ID)]
+            wire = {"messages": [user("x"), made, *results]}
+            prompt = encoder("tekken-v15").encode(request(**wire), attachments(wire))
+            expected = reference("tekken-v15").encode_chat_completion(mistral_request(wire, ""))
+            assert prompt.token_ids == expected.tokens
+            shapes = [placed.image.pixels.shape[:2] for placed in prompt.images]
+            assert shapes == [second[::-1], first[::-1]] == [array.shape[1:] for array in expected.images]
+
+    def test_pictures_of_one_size_are_not_swapped(self) -> None:
+        made = calls((ID, "a", "{}"), (ID2, "b", "{}"))
+        results = [tool([image(28, 28)], ID2), tool([image(28, 28)], ID)]
+        wire = {"messages": [user("x"), made, *results]}
+        red, blue = (ImagePart(_one_colour(colour), "") for colour in ("red", "blue"))
+        prompt = encoder("tekken-v15").encode(request(**wire), Attachments({(2, 0): (red,), (3, 0): (blue,)}))
+        assert [placed.image.pixels[0, 0].tolist() for placed in prompt.images] == [[0, 0, 255], [255, 0, 0]]
 
     def test_a_document_is_read_in_its_place(self) -> None:
         data = next(iter(attachments({"messages": [user([image()])]}).by_position.values()))

@@ -33,6 +33,7 @@ from tests.prompt.mistral.outputs import (
     numbered,
     parse,
     run,
+    spelled,
 )
 from tests.prompt.mistral.requests import (
     assistant,
@@ -162,6 +163,21 @@ class TestNamedCalls:
             [*call(0, "f", '{"x": "}\\""}'), TextPiece(" so\nit is")],
             "tool_calls",
         )
+
+    @pytest.mark.parametrize(
+        "output", ["<TOOL_CALLS>", "<TOOL_CALLS>get_", "<TOOL_CALLS>f<ARGS>", '<TOOL_CALLS>f<ARGS>{"x": "']
+    )
+    def test_a_stop_string_amid_a_call_leaves_none(self, output: str) -> None:
+        parser = make_parser(NAMED, new_id=numbered())
+        for part in spelled(output):
+            parser.feed(part) if isinstance(part, str) else parser.feed("", part)
+        assert parser.finish("stop", is_stopped=True) == ([], "stop")
+
+    def test_a_stop_string_after_a_call_keeps_it(self) -> None:
+        parser = make_parser(NAMED, new_id=numbered())
+        for part in spelled("<TOOL_CALLS>f<ARGS>{}"):
+            parser.feed(part) if isinstance(part, str) else parser.feed("", part)
+        assert parser.finish("stop", is_stopped=True) == ([], "tool_calls")
 
     def test_no_arguments_are_an_empty_object(self) -> None:
         assert parse(NAMED, "<TOOL_CALLS>f<ARGS>") == (call(0, "f", "{}"), "tool_calls")

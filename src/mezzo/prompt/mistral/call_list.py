@@ -30,6 +30,10 @@ class ListCallReader:
         self._tail: Tail | None = None
         self._start_object()
 
+    @property
+    def is_complete(self) -> bool:
+        return self._tail is not None
+
     def feed(self, text: str) -> list[Piece]:
         while text:
             was_call = self._number is not None
@@ -67,6 +71,7 @@ class ListCallReader:
         self._value = JsonValue()
         self._arguments: Arguments | None = None
         self._early_arguments = ""
+        self._other_objects: list[str] = []
 
     def _list(self, text: str) -> str:
         if text[0] != "[":
@@ -117,6 +122,8 @@ class ListCallReader:
         key, value = _loads(self._key.text), _loads(self._value.text)
         if key == "id" and isinstance(value, str):
             self._id = value
+        if isinstance(value, dict):
+            self._other_objects.append(self._value.text)
         if key == "name" and self._number is None:
             if not isinstance(value, str) or not is_function_name(value):
                 self._held += text[: len(text) - len(rest)]
@@ -149,7 +156,8 @@ class ListCallReader:
 
     def _end_arguments(self) -> None:
         if self._arguments is None:
-            self._show_arguments("{}")
+            # Models do write `parameters`: the only object there is, is what they mean.
+            self._show_arguments(self._other_objects[0] if len(self._other_objects) == 1 else "{}")
         elif not self._arguments.is_complete:
             self._show_arguments(self._arguments.end())
 

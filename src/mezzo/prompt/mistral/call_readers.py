@@ -42,6 +42,10 @@ class Calls:
 class CallReader(Protocol):
     """Reads what follows one `[TOOL_CALLS]`."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no call is under way: what was begun has ended, or turned out to be text."""
+
     def feed(self, text: str) -> list[Piece]:
         """Take text and return the pieces that are now certain."""
 
@@ -82,6 +86,10 @@ class NamedCallReader:
         self._number: int | None = None
         self._arguments = Arguments(is_open_ended=True)
         self._tail: Tail | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._tail is not None
 
     def feed(self, text: str) -> list[Piece]:
         if self._tail is not None:

@@ -5,6 +5,7 @@ How a choice that finishes is to be read:
     `tool_calls`   the model made calls and came to an end by itself. Arguments are as it wrote them, valid JSON or not
     `length` ...   calls that had begun may be cut, and are no part of an answer that is given as a whole: its content
                    is the text, `tool_calls` is null. A stream has shown their beginning
+    `stop`         so too where a stop string ended the answer amid a call
 """
 
 from __future__ import annotations
@@ -77,13 +78,15 @@ class MistralParser:
             pieces += self._marker(name)
         return pieces
 
-    def finish(self, reason: FinishReason) -> tuple[list[Piece], FinishReason]:
+    def finish(self, reason: FinishReason, *, is_stopped: bool = False) -> tuple[list[Piece], FinishReason]:
         """Return what was held back, and the finish reason to report. See the head of this file."""
-        is_end = reason == "stop"
+        is_cut = reason != "stop" or (
+            is_stopped and self._reader is not None and not self._reader.is_complete
+        )
         pieces = self._close_thinking()
         if self._reader is not None:
-            pieces += self._reader.end(is_cut=not is_end)
-        return pieces, "tool_calls" if is_end and self._calls.number else reason
+            pieces += self._reader.end(is_cut=is_cut)
+        return pieces, "tool_calls" if self._calls.number and not is_cut else reason
 
     def _text(self, text: str) -> list[Piece]:
         if self._drops_space:
