@@ -238,8 +238,8 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport(
         "tools",
         "in part",
-        f"At most {MAX_TOOLS} functions, whose `parameters` are a JSON Schema of draft 7, of {MAX_SCHEMA_NODES:,} parts in all; "
-        "functions that could be "
+        f"At most {MAX_TOOLS} functions, whose `parameters` are a JSON Schema of draft 7, of "
+        f"{MAX_SCHEMA_NODES:,} parts in all; functions that could be "
         "called need a model with function calling, and `strict: false`. The hosted tools are refused.",
         _check_tools,
     ),
