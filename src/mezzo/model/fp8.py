@@ -17,7 +17,7 @@ from mezzo.model.tensor_file import StoredTensor
 
 FP8 = torch.float8_e4m3fn
 # Dequantising needs up to fourteen bytes of working memory for each.
-FP8_PART_BYTES = 1 << 20
+FP8_PART_BYTES = 1 << 19
 _SCALE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
