@@ -9,6 +9,7 @@ from mezzo.engine.images import ImageCache, SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.scheduler import Scheduler, SchedulerOutput
 from mezzo.engine.sequence import Sequence
+from tests.engine.test_scheduler import step
 
 CHUNK = 8
 
@@ -43,18 +44,6 @@ def make_sequence(arrival: int, num_prompt: int, *images: SequenceImage) -> Sequ
 def make_scheduler(*, num_blocks: int = 100, max_image_tokens: int = 100) -> Scheduler:
     pool = BlockPool(num_blocks, 4)
     return Scheduler(pool, max_num_seqs=8, max_step_tokens=CHUNK, max_image_tokens=max_image_tokens)
-
-
-def step(scheduler: Scheduler) -> SchedulerOutput:
-    output = scheduler.schedule()
-    scheduler.check_integrity()
-    for item in output.scheduled:
-        completes = item.completes
-        scheduler.advance(item)
-        if completes:
-            item.sequence.append(1)
-    scheduler.check_integrity()
-    return output
 
 
 def work(output: SchedulerOutput) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:

@@ -36,6 +36,7 @@ def step(scheduler: Scheduler) -> SchedulerOutput:
         scheduler.advance(item)
         if completes:
             item.sequence.append(1)
+    scheduler.check_integrity()
     return output
 
 

@@ -156,7 +156,7 @@ class TestOperations:
             encoding = vision.begin([image])
             with FlopCounterMode(display=False) as counter:
                 vision.advance(encoding, 1)
-        assert vision.layer_flops(48) == counter.get_total_flops()
+        assert vision.config.layer_flops(48) == counter.get_total_flops()
 
     @pytest.mark.parametrize("edge", [1, 2])
     def test_before_the_first_layer_and_after_the_last(self, edge: int) -> None:

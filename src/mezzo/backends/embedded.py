@@ -197,10 +197,13 @@ class EmbeddedBackend:
     async def _encode(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:
         if attachments.images:
             async with self._encoding_images:
-                await asyncio.to_thread(self._check_images, attachments)
-                return await asyncio.to_thread(self._encoder.encode, request, attachments)
+                return await asyncio.to_thread(self._encode_with_images, request, attachments)
         if attachments.by_position or _num_chars(request) > _ENCODE_INLINE_CHARS:
             return await asyncio.to_thread(self._encoder.encode, request, attachments)
+        return self._encoder.encode(request, attachments)
+
+    def _encode_with_images(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:
+        self._check_images(attachments)
         return self._encoder.encode(request, attachments)
 
     def _check_images(self, attachments: Attachments) -> None:

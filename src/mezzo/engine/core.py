@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from msgspec import structs
+
 from mezzo.engine import sampler
 from mezzo.engine.blocks import BlockPool
 from mezzo.engine.config import EngineConfig, Vocabulary
@@ -160,16 +162,7 @@ class EngineCore:
 
     def _placed(self, image: ImageInput) -> SequenceImage:
         num_layers, layer_cost = self.runner.encoding_cost(image.height, image.width)
-        return SequenceImage(
-            key=image.key,
-            start=image.start,
-            num_tokens=image.num_tokens,
-            height=image.height,
-            width=image.width,
-            pixels=image.pixels,
-            num_layers=num_layers,
-            layer_cost=layer_cost,
-        )
+        return SequenceImage(**structs.asdict(image), num_layers=num_layers, layer_cost=layer_cost)
 
     def _fork_siblings(self, sequences: list[Sequence], rows: list[int]) -> None:
         """Let further choices of a request start from the prompt that was just computed, on the same logits."""

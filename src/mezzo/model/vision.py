@@ -184,10 +184,6 @@ class Vision(nn.Module):
         self.advance(encoding, self.config.num_hidden_layers)
         return self.finish(encoding)
 
-    def layer_flops(self, num_patches: int) -> int:
-        """Return the operations of one layer on one image; see `VisionConfig.layer_flops`."""
-        return self.config.layer_flops(num_patches)
-
 
 def normalize(image: Tensor, config: VisionConfig) -> Tensor:
     """image (height, width, 3) uint8 -> (height, width, 3) float32 of mean 0 and variance 1 over usual images."""

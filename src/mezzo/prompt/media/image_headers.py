@@ -14,7 +14,7 @@ from typing import Literal
 
 Format = Literal["PNG", "JPEG", "WEBP", "GIF"]
 
-_MAX_CHUNKS = 20_000  # of any format; walking more takes longer than decoding would
+_MAX_CHUNKS = 20_000  # of any format: encoders write some dozens, and each is walked in plain Python
 _MAX_JPEG_SCANS = 100  # encoders use about ten; each costs a pass over the whole image
 _PNG_ESSENTIAL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
