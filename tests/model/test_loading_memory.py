@@ -89,6 +89,15 @@ def shards(stored: torch.dtype, num_shards: int = 3) -> dict[str, dict[str, torc
     }
 
 
+def in_blocks(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give each FP8 matrix a scale for every 128 x 128 numbers instead of one."""
+    made = {name: tensor for name, tensor in tensors.items() if not name.endswith("weight_scale_inv")}
+    for name in [name for name, tensor in made.items() if tensor.dtype is FP8]:
+        rows, columns = made[name].shape
+        made[f"{name}_scale_inv"] = torch.ones(-(-rows // 128), -(-columns // 128))
+    return made
+
+
 @pytest.mark.parametrize(
     ("stored", "loaded", "layout"),
     [
@@ -99,11 +108,17 @@ def shards(stored: torch.dtype, num_shards: int = 3) -> dict[str, dict[str, torc
         (FP8, "bfloat16", "hf"),
         (torch.bfloat16, "bfloat16", "mistral"),
         (FP8, "bfloat16", "mistral"),
+        (FP8, "bfloat16", "hf in blocks"),
     ],
 )
 def test_peak(tmp_path: Path, stored: torch.dtype, loaded: str, layout: str) -> None:
     files = shards(stored)
-    if layout == "mistral":
+    if layout == "hf in blocks":
+        quantization = {"quantization_config": HF_FP8 | {"weight_block_size": [128, 128]}}
+        write(
+            tmp_path, RAW | quantization, {name: in_blocks(file) for name, file in files.items()}, index=True
+        )
+    elif layout == "mistral":
         quantization = {"quantization": {"qformat_weight": "fp8_e4m3"}} if stored is FP8 else {}
         renamed = {name.replace("model", "consolidated"): native(tensors) for name, tensors in files.items()}
         write(tmp_path, PARAMS | quantization, renamed)
