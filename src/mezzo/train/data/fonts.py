@@ -37,6 +37,12 @@ _UNSUITABLE = (
     "aegean", "akkadian", "anatolian", "assyrian", "gardiner", "maya", "musica", "symbola", "textfonts", "analecta",
     "asea", "phon", "quercus", "ellhnikh", "emerita", "prophon", "babel", "jara", "alfa-beta", "smallcaps", "keyboard", "eemusic", "nilus", "abydos", "alfios", "anaktoria", "aroania", "atavyros", "avdira", "webdings", "wingdings",
 )  # fmt: skip
+_EVERYDAY = (
+    "DejaVu Sans", "DejaVu Serif", "Liberation", "Noto Sans", "Noto Serif", "Open Sans", "Roboto", "Carlito", "Caladea",
+    "FreeSans", "FreeSerif", "Inter", "Lato", "PT Sans", "PT Serif", "Nimbus", "TeX Gyre Heros", "TeX Gyre Termes",
+    "Arial", "Helvetica", "Times", "Verdana", "Georgia", "Calibri", "Cantarell", "Linux Libertine O",
+)  # fmt: skip
+_SLANTED_OR_EXTREME = ("italic", "oblique", "black", "thin", "extralight", "heavy", "condensed", "narrow", "-it", "ri.")
 _HELD_OUT_SHARE = 0.15
 
 
@@ -79,6 +85,21 @@ def faces(split: Split) -> tuple[tuple[Face, ...], ...]:
 def random_face(rng: random.Random, split: Split) -> Face:
     """Choose a family, then one of its faces: a family with forty styles weighs no more than one with two."""
     return rng.choice(rng.choice(faces(split)))
+
+
+@cache
+def _everyday_faces(split: Split) -> tuple[tuple[Face, ...], ...]:
+    upright = [
+        tuple(face for face in family if not any(word in face.path.lower() for word in _SLANTED_OR_EXTREME))
+        for family in faces(split)
+        if family[0].family.startswith(_EVERYDAY)
+    ]
+    return tuple(family for family in upright if family) or faces(split)
+
+
+def everyday_face(rng: random.Random, split: Split) -> Face:
+    """Choose an upright face of a typeface that documents are usually set in; any face where there is none."""
+    return rng.choice(rng.choice(_everyday_faces(split)))
 
 
 @lru_cache(maxsize=4096)

@@ -46,15 +46,23 @@ class Lexicon:
 
 @dataclass(frozen=True)
 class Material:
-    """A source of random things of one split. The same `rng` state gives the same things."""
+    """A source of random things of one split. The same `rng` state gives the same things.
+
+    progress   from 0 to 1, how far a scene that grows harder has grown
+    """
 
     rng: random.Random
     split: Split
     lexicon: Lexicon
+    progress: float = 1.0
 
     def font(self, size: int) -> ImageFont.FreeTypeFont:
         """Return a random face at `size` pixels per em."""
         return fonts.load(fonts.random_face(self.rng, self.split).path, size)
+
+    def everyday_font(self, size: int) -> ImageFont.FreeTypeFont:
+        """Return a face of a typeface that most documents are set in, where this machine has one."""
+        return fonts.load(fonts.everyday_face(self.rng, self.split).path, size)
 
     def word(self, max_length: int = 12) -> str:
         """Return a word of 2 to `max_length` letters in lower, title or upper case."""

@@ -57,12 +57,14 @@ class Picture:
     pixels   uint8 (height, width, 3) RGB
     areas    uint8 (height, width): 0, or index into KINDS * 16 + index into colours.NAMES of what is painted there
     glyphs   of all text, in reading order as it was drawn
+    centres  (x, y) in pixels of the middle of each filled thing
     turns    questions with their answers; all are true of this picture
     """
 
     pixels: NDArray[np.uint8]
     areas: NDArray[np.uint8]
     glyphs: tuple[Glyph, ...]
+    centres: tuple[tuple[float, float], ...]
     turns: tuple[Turn, ...]
 
 
@@ -76,6 +78,7 @@ class Canvas:
     image: Image.Image = field(init=False)
     areas: Image.Image = field(init=False)
     glyphs: list[Glyph] = field(default_factory=list)
+    centres: list[tuple[float, float]] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     num_lines: int = 0
 
@@ -102,12 +105,15 @@ class Canvas:
         """Fill a polygon that is, or is part of, a thing of `kind` (of KINDS) in `colour` (of colours.NAMES)."""
         self.draw.polygon(points, fill=fill)
         self._draw_areas.polygon(points, fill=area_number(kind, colour))
+        xs, ys = zip(*points, strict=True)
+        self.centres.append(((min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2))
 
     def ellipse(
         self, kind: str, colour: str, fill: RGB, box: tuple[float, float, float, float], hole: float = 0.0
     ) -> None:
         """Fill an ellipse; `hole` is the share of its diameter that stays paper."""
         number = area_number(kind, colour)
+        self.centres.append(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
         if not hole:
             self.draw.ellipse(box, fill=fill)
             self._draw_areas.ellipse(box, fill=number)
@@ -127,6 +133,13 @@ class Canvas:
         """Fill a slice of a pie, angles in degrees clockwise from three o'clock."""
         self.draw.pieslice(box, start, end, fill=fill)
         self._draw_areas.pieslice(box, start, end, fill=area_number("slice", colour))
+        middle, reach = math.radians((start + end) / 2), 0.6
+        self.centres.append(
+            (
+                (box[0] + box[2]) / 2 + math.cos(middle) * reach * (box[2] - box[0]) / 2,
+                (box[1] + box[3]) / 2 + math.sin(middle) * reach * (box[3] - box[1]) / 2,
+            )
+        )
 
     def stroke(
         self, colour: str, fill: RGB, points: list[tuple[float, float]], width: int, kind: str = "line"
@@ -146,21 +159,23 @@ class Canvas:
         self.draw, self._draw_areas = ImageDraw.Draw(self.image), ImageDraw.Draw(self.areas)
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         middle_x, middle_y = self.width / 2, self.height / 2
-        self.glyphs = [
-            Glyph(
-                glyph.char,
-                middle_x + (glyph.x - middle_x) * cos + (glyph.y - middle_y) * sin,
-                middle_y - (glyph.x - middle_x) * sin + (glyph.y - middle_y) * cos,
-                glyph.line,
-            )
-            for glyph in self.glyphs
-        ]
+
+        def turned(x: float, y: float) -> tuple[float, float]:
+            across, down = x - middle_x, y - middle_y
+            return middle_x + across * cos + down * sin, middle_y - across * sin + down * cos
+
+        self.glyphs = [Glyph(g.char, *turned(g.x, g.y), g.line) for g in self.glyphs]
+        self.centres = [turned(x, y) for x, y in self.centres]
 
     def finish(self, rng: random.Random | None = None) -> Picture:
         """Return the picture; with `rng`, its pixels as a camera or a bad connection would leave them, sometimes."""
         pixels = np.asarray(self.image if rng is None else _weathered(self.image, rng))
         return Picture(
-            np.ascontiguousarray(pixels), np.array(self.areas), tuple(self.glyphs), tuple(self.turns)
+            np.ascontiguousarray(pixels),
+            np.array(self.areas),
+            tuple(self.glyphs),
+            tuple(self.centres),
+            tuple(self.turns),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 
 from PIL import ImageDraw, ImageFont
 
@@ -10,6 +11,9 @@ from mezzo.train.data import colours
 from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 
+_LETTERS = string.ascii_letters + string.digits * 3 + string.ascii_lowercase + "".join(
+    char for char in string.punctuation
+)
 READ_QUESTIONS = {
     "train": (
         "What does it say?", "Read the text.", "What is written here?", "What text is in the picture?",
@@ -47,6 +51,60 @@ def page(material: Material, width: int, height: int) -> Canvas:
         y += (ascent + descent) * rng.uniform(0.85, 1.3)
     if rng.random() < 0.15:
         canvas.rotate(rng.uniform(-6, 6))
+    if lines:
+        canvas.ask(rng.choice(READ_QUESTIONS[material.split]), "\n".join(lines), "page")
+    return canvas
+
+
+def letters(material: Material, width: int, height: int) -> Canvas:
+    """Write single letters, a patch apart: at first in the middle of their patches and alike, then less and less so.
+
+    A network that sees patches has nothing that makes a letter the same letter two pixels further on. Learning it from
+    pages takes tens of thousands of steps of nothing; from letters that start to move slowly, hundreds.
+    """
+    rng, progress = material.rng, material.progress
+    if rng.random() < progress - 0.3:
+        ink, paper = colours.ink_and_paper(rng)
+    else:
+        level = round(rng.uniform(0, 90 * progress))
+        ink, paper = (level, level, level), (255, 255, 255)
+    canvas = Canvas(width, height, paper)
+    size = round(rng.uniform(17 - 3 * progress, 17 + 11 * progress))
+    font = material.font(size) if rng.random() < progress - 0.4 else material.everyday_font(size)
+    pitch = max(16, round(size * 0.9))
+    shift = 8 * progress
+    row_step = 32 if size > 18 or rng.random() < 0.5 else 16
+    left, top = (8.0, 8.0 if rng.random() < 0.5 else 24.0)
+    left, top = left + rng.uniform(-shift, shift), top + rng.uniform(-shift, shift)
+    y = top
+    while y < height:
+        x = left
+        while x < width:
+            if rng.random() < 0.9:
+                char = rng.choice(_LETTERS)
+                across, down = (rng.uniform(-1, 1) * progress for _ in range(2))
+                start = x + across - font.getlength(char) / 2
+                canvas.text(start, y + down - font.getmetrics()[0] + 0.33 * size, char, font, ink)
+            x += pitch * rng.uniform(1, 1 + 0.3 * progress)
+        y += max(row_step, size)
+    return canvas
+
+
+def plain_page(material: Material, width: int, height: int) -> Canvas:
+    """Fill a picture as most pages are: dark on white, one everyday typeface, one size."""
+    rng = material.rng
+    level = rng.randint(0, 60)
+    canvas = Canvas(width, height, (255, 255, 255))
+    font = material.everyday_font(rng.randint(16, 28))
+    ascent, descent = font.getmetrics()
+    y, lines = rng.uniform(-2, max(0, min(8, height - ascent))), []
+    while y + ascent <= height:
+        x = rng.uniform(0, width * 0.2)
+        text = _line_that_fits(material, font, width - x - 2)
+        if text:
+            canvas.text(x, y, text, font, (level, level, level))
+            lines.append(text)
+        y += (ascent + descent) * rng.uniform(0.95, 1.2)
     if lines:
         canvas.ask(rng.choice(READ_QUESTIONS[material.split]), "\n".join(lines), "page")
     return canvas
@@ -99,11 +157,14 @@ def _content(material: Material, width: int, height: int) -> str:
 
 
 def _line_that_fits(material: Material, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """Return words that fill a line; in a narrow picture as much of one as there is room for."""
     text = ""
     for _ in range(20):
         longer = f"{text} {material.token()}" if text else material.token()
         if font.getlength(longer) > room:
-            break
+            while not text and longer and font.getlength(longer) > room:
+                longer = longer[:-1]
+            return text or longer
         text = longer
     return text
 

@@ -1,0 +1,78 @@
+"""Conversations as the decoder is trained on them: token ids, where pictures go, and which tokens are answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from mezzo.train.data.picture import Turn
+
+IMAGE, IMAGE_BREAK, IMAGE_END = "[IMG]", "[IMG_BREAK]", "[IMG_END]"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Token ids of a whole conversation.
+
+    targets   indices of tokens that are to be predicted (from the token before each): answers with their ends
+    """
+
+    token_ids: list[int]
+    targets: list[int]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """nano's chat format (the template in its tokenizer_config.json), with answers spelled.
+
+    Whatever is read off a picture is trained letter by letter, one token each: a token of several letters stands for
+    none of them in particular, and copying what one sees is the one thing that a small decoder does well.
+    """
+
+    tokenizer: Tokenizer
+    image_id: int
+    break_id: int
+    end_id: int
+
+    def image(self, rows: int, columns: int) -> list[int]:
+        """Return the tokens of a picture of so many cells."""
+        row = [self.image_id] * columns + [self.break_id]
+        return (row * rows)[:-1] + [self.end_id]
+
+    def plain(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+
+    def spelled(self, text: str) -> list[int]:
+        return [token_id for char in text for token_id in self.plain(char)]
+
+    def about_picture(
+        self, turns: Sequence[Turn], rows: int, columns: int, *, image_first: bool = True
+    ) -> Conversation:
+        """Lay out questions about one picture and their answers."""
+        end = self._control("<|im_end|>")
+        token_ids: list[int] = []
+        targets: list[int] = []
+        for number, turn in enumerate(turns):
+            token_ids += self._head("user", first=number == 0)
+            question = self.plain(turn.question)
+            if number == 0:
+                image = self.image(rows, columns)
+                token_ids += image + question if image_first else question + image
+            else:
+                token_ids += question
+            token_ids += [end, *self._head("assistant", first=False)]
+            answer = [*self.spelled(turn.answer), end]
+            targets += range(len(token_ids), len(token_ids) + len(answer))
+            token_ids += answer
+        return Conversation(token_ids, targets)
+
+    def _head(self, role: str, *, first: bool) -> list[int]:
+        start = [self._control("<|im_start|>"), *self.plain(f"{role}\n")]
+        return start if first else [*self.plain("\n"), *start]
+
+    def _control(self, token: str) -> int:
+        token_id = self.tokenizer.token_to_id(token)
+        assert token_id is not None, token
+        return int(token_id)

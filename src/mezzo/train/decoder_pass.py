@@ -1,0 +1,46 @@
+"""The decoder as training runs it: whole conversations side by side, nothing cached, gradients through everything.
+
+The engine's pass (`Decoder.forward`) computes ragged chunks over a paged cache. The layers are the same modules.
+Checked against each other by tests/train/test_decoder_pass.py.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mezzo.model.decoder import Attention, Decoder, RopeInputs
+from mezzo.model.rope import rotate
+
+
+def hidden_states(decoder: Decoder, embeddings: Tensor) -> Tensor:
+    """Run all layers over sequences that all begin at position 0.
+
+    Shapes: embeddings (sequences, length, dim) float32, shorter sequences padded at the end with anything: attention
+    is causal, so nothing reads the padding. Returns the same shape, normalised, for `decoder.output`.
+    """
+    num_sequences, length, dim = embeddings.shape
+    hidden = embeddings.reshape(num_sequences * length, dim)
+    positions = torch.arange(length, device=embeddings.device).repeat(num_sequences)
+    rope = RopeInputs(decoder.rotary, positions, decoder.dtype)
+    for layer in decoder.layers:
+        hidden = hidden + _attention(layer.attention, layer.attention_norm(hidden), rope, num_sequences)
+        hidden = hidden + layer.feed_forward(layer.ffn_norm(hidden))
+    return decoder.norm(hidden).view(num_sequences, length, dim)  # type: ignore[no-any-return]
+
+
+def _attention(attention: Attention, hidden: Tensor, rope: RopeInputs, num_sequences: int) -> Tensor:
+    heads = attention.wqkv(hidden).view(hidden.shape[0], -1, attention.head_dim)
+    num_rotated = attention.n_heads + attention.n_kv_heads
+    rotated = rotate(heads[:, :num_rotated], rope.cos, rope.sin)
+    queries, keys = rotated[:, : attention.n_heads], rotated[:, attention.n_heads :]
+    if rope.query_scale is not None:
+        queries = queries * rope.query_scale
+    q, k, v = (
+        x.unflatten(0, (num_sequences, -1)).transpose(1, 2) for x in (queries, keys, heads[:, num_rotated:])
+    )
+    repeats = attention.n_heads // attention.n_kv_heads
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return attention.wo(out.transpose(1, 2).flatten(2).flatten(0, 1))  # type: ignore[no-any-return]

@@ -1,0 +1,174 @@
+"""The loop of a stage: draw, learn, tell, save; it goes on where it was killed, to the step and the picture."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mezzo.train.data.source import Batch, Source, batches
+from mezzo.train.recipe import StageRecipe
+from mezzo.train.stages import Lessons
+from mezzo.train.state import load_state, save_state
+from mezzo.train.text import TextSource
+from mezzo.train.vision_half import VisionHalf
+
+_SMOOTHING = 0.95
+_CLIP_NORM = 1.0
+_LANGUAGE_WEIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a stage tells, measures and saves, in steps; num_workers draw pictures."""
+
+    log_every: int = 25
+    evaluate_every: int = 200
+    save_every: int = 200
+    held_out_batches: int = 4
+    num_workers: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage on its way: where its state and its log are, and what it draws from."""
+
+    recipe: StageRecipe
+    folder: Path
+    train: Source
+    held_out: Source
+    text: TextSource
+
+    @property
+    def state(self) -> Path:
+        return self.folder / f"{self.recipe.name}.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.recipe.name}.jsonl"
+
+
+def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict[str, Any]], None]) -> None:
+    """Train until the stage's last step; what was done before a kill is not done again.
+
+    `report` is called with each line of the log. Raises: FloatingPointError when the loss is no number any more;
+    RuntimeError when the pictures end.
+    """
+    half, recipe = lessons.half, stage.recipe
+    groups = parameter_groups(half, recipe)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.97), fused=True)
+    step = 0
+    if stage.state.exists():
+        step = int(load_state(stage.state, half, optimizer)["step"])
+    if step >= recipe.steps:
+        return
+    parameters = [p for group in groups for p in group["params"]]
+    smooth: dict[str, float] = {}
+    started, first = time.monotonic(), step
+    with batches(stage.train, step, pace.num_workers) as drawn, stage.log.open("a", encoding="utf-8") as log:
+
+        def tell(kind: str, values: dict[str, float]) -> None:
+            seconds = time.monotonic() - started
+            line = {"kind": kind, "step": step, "of": recipe.steps, "seconds": round(seconds, 1)}
+            line |= {name: round(value, 4) for name, value in values.items()}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            report(line)
+
+        while step < recipe.steps:
+            factor = rate_factor(step, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest"] * factor
+            values = _step(lessons, recipe, next(drawn), stage.text, step)
+            norm = nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"the gradient at step {step} is no number")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            for name, value in (values | {"norm": float(norm)}).items():
+                smooth[name] = smooth.get(name, value) * _SMOOTHING + value * (1 - _SMOOTHING)
+            step += 1
+            if step % pace.log_every == 0 or step == recipe.steps:
+                rate = (step - first) / (time.monotonic() - started)
+                tell("train", smooth | {"rate": recipe.learning_rate * factor, "steps_per_second": rate})
+            if step % pace.evaluate_every == 0 or step == recipe.steps:
+                tell("held_out", evaluate(lessons, recipe, stage.held_out, pace.held_out_batches))
+            if step % pace.save_every == 0 or step == recipe.steps:
+                save_state(stage.state, half, optimizer, {"step": step, "stage": recipe.name})
+
+
+def _step(lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource, step: int) -> dict[str, float]:
+    with autocast(lessons.device):
+        loss, values = lesson(lessons, recipe)(batch)
+        values["loss"] = loss.item()
+        if recipe.text_tokens:
+            language = lessons.language(text.batch(step, recipe.text_tokens).to(lessons.device))
+            values["language"] = language.item()
+            loss = loss + _LANGUAGE_WEIGHT * language
+    loss.backward()  # type: ignore[no-untyped-call]
+    return values
+
+
+def lesson(lessons: Lessons, recipe: StageRecipe) -> Callable[[Batch], tuple[Tensor, dict[str, float]]]:
+    """Return what a stage computes from a batch."""
+    return {"decoder": lessons.decoder_alone, "encoder": lessons.encoder, "joint": lessons.joint}[recipe.lesson]
+
+
+@torch.no_grad()
+def evaluate(lessons: Lessons, recipe: StageRecipe, source: Source, num_batches: int) -> dict[str, float]:
+    """Return means over held-out pictures."""
+    opened = source.open()
+    sums: dict[str, float] = {}
+    lessons.half.eval()
+    for number in range(num_batches):
+        with autocast(lessons.device):
+            loss, values = lesson(lessons, recipe)(opened.batch(number))
+        for name, value in (values | {"loss": loss.item()}).items():
+            sums[name] = sums.get(name, 0.0) + value / num_batches
+    lessons.half.train()
+    return sums
+
+
+def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, Any]]:
+    """Return what a stage trains, each group with its highest learning rate."""
+    for parameter in half.parameters():
+        parameter.requires_grad_(requires_grad=False)
+
+    def group(modules: list[nn.Module], rate: float, weight_decay: float = 0.0) -> Iterator[dict[str, Any]]:
+        parameters = [p for module in modules for p in module.parameters()]
+        for is_matrix in (True, False):
+            chosen = [p.requires_grad_() for p in parameters if (p.ndim > 1) == is_matrix]
+            if chosen:
+                decay = weight_decay if is_matrix else 0.0
+                yield {"params": chosen, "lr": rate, "highest": rate, "weight_decay": decay}
+
+    rate = recipe.learning_rate
+    if recipe.lesson == "encoder":
+        return list(group([half.vision, half.heads], rate, 0.05))
+    if recipe.lesson == "decoder":
+        return [*group([half.lora], rate), *group([half.codes], 2 * rate)]
+    return [
+        *group([half.lora], rate),
+        *group([half.vision, half.heads], rate * recipe.encoder_rate, 0.05),
+    ]
+
+
+def rate_factor(step: int, recipe: StageRecipe) -> float:
+    """Return the learning rate of a step as a part of the highest: warm-up, plateau, linear decay."""
+    rising = (step + 1) / max(1, recipe.warmup)
+    falling = (recipe.steps - step) / max(1.0, recipe.steps * recipe.decay)
+    return min(1.0, rising, falling)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in bfloat16 where that is faster: on a GPU."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()

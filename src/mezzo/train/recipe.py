@@ -1,0 +1,49 @@
+"""How a vision half is trained: its shape, and for each stage what it sees, how long and how fast it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mezzo.model.vision_config import VisionConfig
+from mezzo.train.data.mixture import Mixture
+
+Lesson = Literal["decoder", "encoder", "joint"]
+"""Of `mezzo.train.stages`."""
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """One stage; `name` is what its files are called.
+
+    cells            about how many cells (tokens of pictures) a step sees
+    learning_rate    at its highest; linear warm-up over `warmup` steps, linear decay to 0 over the last `decay` of all
+    encoder_rate     of encoder and projector in the joint stage, as a part of learning_rate
+    text_tokens      tokens of plain text a step, on which the decoder is held to what it said before
+    """
+
+    name: str
+    lesson: Lesson
+    mixture: Mixture
+    steps: int
+    cells: int
+    learning_rate: float
+    encoder_rate: float = 1.0
+    warmup: int = 100
+    decay: float = 0.3
+    text_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All stages, in their order, and the shape of what they train."""
+
+    vision: VisionConfig
+    lora_rank: int
+    stages: tuple[StageRecipe, ...]
+    seed: int = 1
+
+    def scaled(self, factor: float) -> Recipe:
+        """Return the recipe with each stage's steps multiplied, at least one step each."""
+        stages = tuple(replace(s, steps=max(1, round(s.steps * factor))) for s in self.stages)
+        return replace(self, stages=stages)

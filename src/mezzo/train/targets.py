@@ -1,0 +1,96 @@
+"""What the encoder learns to see before it meets a decoder: for each patch and each cell, what is in it.
+
+The generator knows where each character stands, so every patch of every picture is a lesson. Learning to read from
+answers alone needs a hundred times the pictures (docs/decisions/0017).
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mezzo.train.data.picture import Glyph, Picture
+
+CHARACTERS = string.printable[:95]
+"""What is read: the printable part of ASCII. Class 0 is no character, class i is CHARACTERS[i - 1]."""
+NUM_CLASSES = len(CHARACTERS) + 1
+PATCH_SLOTS = 2
+CELL_SLOTS = 4
+MAX_CENTRES = 2
+_CLASS = {char: number for number, char in enumerate(CHARACTERS, start=1)}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Of one picture, row-major.
+
+    patch_chars   int64 (patches, PATCH_SLOTS), classes of the characters whose middle is in the patch, left to right
+    cell_chars    int64 (cells, CELL_SLOTS + 1), likewise in the cell; the last one is the character that follows
+                  them in their line, so that the reader's way from cell to cell is written in the cells
+    patch_areas   int64 (patches,), what `Picture.areas` has in the middle of the patch
+    cell_areas    int64 (cells,), the most frequent of the four that is not 0
+    cell_centres  int64 (cells,), how many filled things have their middle in the cell, at most MAX_CENTRES
+    """
+
+    patch_chars: NDArray[np.int64]
+    cell_chars: NDArray[np.int64]
+    patch_areas: NDArray[np.int64]
+    cell_areas: NDArray[np.int64]
+    cell_centres: NDArray[np.int64]
+
+
+def targets_of(picture: Picture, patch: int) -> Targets:
+    """Compute the targets for patches of `patch` pixels and cells of two by two of them."""
+    height, width = picture.areas.shape
+    areas = picture.areas[patch // 2 :: patch, patch // 2 :: patch].astype(np.int64)
+    rows, columns = height // patch // 2, width // patch // 2
+    squares = areas.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3).reshape(rows * columns, 4)
+    return Targets(
+        patch_chars=_slots(picture, patch, PATCH_SLOTS, with_next=False),
+        cell_chars=_slots(picture, 2 * patch, CELL_SLOTS, with_next=True),
+        patch_areas=areas.reshape(-1),
+        cell_areas=_majority(squares),
+        cell_centres=_centres(picture, 2 * patch),
+    )
+
+
+def _slots(picture: Picture, edge: int, num_slots: int, *, with_next: bool) -> NDArray[np.int64]:
+    height, width = picture.areas.shape
+    rows, columns = height // edge, width // edge
+    slots = np.zeros((rows * columns, num_slots + with_next), np.int64)
+    used = np.zeros(rows * columns, np.int64)
+    glyphs = picture.glyphs
+    for number, glyph in enumerate(glyphs):
+        if not (0 <= glyph.x < width and 0 <= glyph.y < height) or glyph.char not in _CLASS:
+            continue
+        place = int(glyph.y) // edge * columns + int(glyph.x) // edge
+        if used[place] < num_slots:
+            slots[place, used[place]] = _CLASS[glyph.char]
+            used[place] += 1
+            if with_next:
+                slots[place, num_slots] = _next_class(glyphs, number)
+    return slots
+
+
+def _next_class(glyphs: tuple[Glyph, ...], number: int) -> int:
+    if number + 1 < len(glyphs) and glyphs[number + 1].line == glyphs[number].line:
+        return _CLASS.get(glyphs[number + 1].char, 0)
+    return 0
+
+
+def _majority(squares: NDArray[np.int64]) -> NDArray[np.int64]:
+    """squares (cells, 4) -> (cells,): the most frequent number that is not 0, the first one of a tie, or 0."""
+    counts = (squares[:, :, None] == squares[:, None, :]).sum(-1) * (squares > 0)
+    return np.take_along_axis(squares, counts.argmax(1)[:, None], 1)[:, 0]
+
+
+def _centres(picture: Picture, edge: int) -> NDArray[np.int64]:
+    height, width = picture.areas.shape
+    counts = np.zeros((height // edge) * (width // edge), np.int64)
+    for x, y in picture.centres:
+        if 0 <= x < width and 0 <= y < height:
+            counts[int(y) // edge * (width // edge) + int(x) // edge] += 1
+    return np.minimum(counts, MAX_CENTRES)

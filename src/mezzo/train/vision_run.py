@@ -1,0 +1,125 @@
+"""A whole run of `mezzo train vision`: stages one after the other in one folder, and what is shipped at the end.
+
+The folder holds for each stage NAME.safetensors (state, to go on from), NAME.jsonl (log), and besides curves.png,
+run.json (what the run was started with) and package/ (what mezzo ships).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from mezzo.kit.files import replace_json
+from mezzo.model.checkpoint import load_network
+from mezzo.model.config import ModelConfig
+from mezzo.train.data.fonts import Split
+from mezzo.train.data.source import Source
+from mezzo.train.loop import Pace, Stage, run_stage
+from mezzo.train.package import write_package
+from mezzo.train.plot import draw_curves
+from mezzo.train.recipe import Recipe, StageRecipe
+from mezzo.train.stages import Lessons
+from mezzo.train.state import load_state
+from mezzo.train.text import TextSource
+from mezzo.train.vision_half import VisionHalf
+
+_RUN = "run.json"
+
+
+class CannotTrain(Exception):
+    """The run cannot be started or gone on with as asked; the message is for the operator."""
+
+
+@dataclass(frozen=True)
+class VisionRun:
+    """Where a run is, what it follows and what it runs on.
+
+    language       checkpoint folder of text alone, whose decoder learns to see
+    image_tokens   ids that stand for a cell, the end of a row of cells, and the end of a picture
+    """
+
+    folder: Path
+    recipe: Recipe
+    language: Path
+    image_tokens: tuple[int, int, int]
+    device: torch.device
+    pace: Pace
+
+    def train(self, report: Callable[[dict[str, Any]], None]) -> Path:
+        """Run the stages that are not done, then write curves and package. Returns the package's folder.
+
+        `report` is called with each line of the logs. Raises: CannotTrain for a folder with another run in it, and
+        what `run_stage` and `load_network` raise.
+        """
+        self._claim_folder()
+        lessons = self._load()
+        before: Path | None = None
+        for recipe in self.recipe.stages:
+            stage = self._stage(recipe)
+            if before is not None and not stage.state.exists():
+                load_state(before, lessons.half, None)
+            run_stage(lessons, stage, self.pace, lambda line, name=recipe.name: report({"stage": name} | line))
+            before = stage.state
+        if before is not None:
+            load_state(before, lessons.half, None)  # of a run that had nothing left to do
+        draw_curves({r.name: self._stage(r).log for r in self.recipe.stages}, self.folder / "curves.png")
+        config = replace(lessons.decoder.config, vision=self.recipe.vision)
+        write_package(lessons.half, config, self.folder / "package")
+        return self.folder / "package"
+
+    def _load(self) -> Lessons:
+        config = ModelConfig.from_folder(self.language)
+        if config.vision is not None:
+            raise CannotTrain(f"{self.language} can see already; this trains a vision half for a model of text")
+        network = load_network(self.language, config, dtype=torch.float32, device=torch.device("cpu"))
+        torch.manual_seed(self.recipe.seed)
+        half = VisionHalf(self.recipe.vision, network.decoder, self.recipe.lora_rank)
+        tokenizer = Tokenizer.from_file(str(self._tokenizer_json))
+        half.codes.start_from(network.decoder.tok_embeddings.weight.detach(), tokenizer, self.recipe.seed)
+        network.to(self.device)
+        half.to(self.device)
+        return Lessons(half, network.decoder, self.image_tokens[0])
+
+    def _stage(self, recipe: StageRecipe) -> Stage:
+        return Stage(
+            recipe=recipe,
+            folder=self.folder,
+            train=self._source(recipe, "train"),
+            held_out=self._source(recipe, "held_out"),
+            text=TextSource(self._tokenizer_json, self.recipe.seed),
+        )
+
+    def _source(self, recipe: StageRecipe, split: Split) -> Source:
+        return Source(
+            mixture=recipe.mixture,
+            seed=self.recipe.seed,
+            split=split,
+            cells_in_batch=recipe.cells,
+            patch_size=self.recipe.vision.patch_size,
+            tokenizer_json=self._tokenizer_json,
+            image_tokens=self.image_tokens,
+        )
+
+    @property
+    def _tokenizer_json(self) -> Path:
+        return self.language / "tokenizer.json"
+
+    def _claim_folder(self) -> None:
+        """A run that goes on must be the same run: other sizes would not load, other pictures would be a mixture."""
+        path, wanted = self.folder / _RUN, json.loads(json.dumps(asdict(self.recipe)))
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()):
+                raise CannotTrain(f"{self.folder} is not empty and holds no run") from None
+            replace_json(path, wanted)
+            return
+        if found != wanted:
+            raise CannotTrain(f"{self.folder} holds a run of another recipe; give another folder, or the same recipe")
