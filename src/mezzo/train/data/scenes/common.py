@@ -37,12 +37,12 @@ class Questions:
         self._turns.setdefault(wording, []).append(turn)
 
     def ask(self, canvas: Canvas) -> None:
-        """Ask 2 to 5 questions; what can be asked of ten items comes up no more often than what there is once."""
+        """Ask 2 to 5 questions; what can be asked of nine items comes up three times as often as what there is once."""
         rng = self._material.rng
         for _ in range(rng.randint(2, 5)):
             if not self._turns:
                 break
-            wording = rng.choice(list(self._turns))
+            (wording,) = rng.choices(list(self._turns), [len(turns) ** 0.5 for turns in self._turns.values()])
             turns = self._turns[wording]
             turn = turns.pop(rng.randrange(len(turns)))
             if not turns:
