@@ -79,7 +79,8 @@ def table(material: Material, width: int, height: int) -> Canvas:
     columns = _columns(material, count, rng.randint(2, 4))
     while len(columns) > 2 and _wide(letters, columns, pad) > width - 2 * margin:
         columns.pop()
-    letters = letters.resized(letters.size * min(1.0, (width - 2 * margin) / _wide(letters, columns, pad)), 9)
+    bare = _wide(letters, columns, 0)
+    letters = letters.resized(letters.size * min(1.0, (width - 2 * margin - 2 * pad * len(columns)) / bare), 8)
     if material.split == "held_out" and len(columns) > 2:  # names never stand in the middle of what is trained on
         columns = [columns[1], columns[0], *columns[2:]]
     _draw(material, letters, columns, pad, step, margin)
