@@ -42,11 +42,36 @@ LAST_NAMES = Halves(
      "Nolan", "Olsen", "Peters", "Ryan", "Sato", "Tanaka", "Varga", "Zeller"),
 )  # fmt: skip
 FIRM_ENDINGS = Halves(
-    ("Ltd", "Inc", "Group", "Studio", "Design", "Labs", "Media", "Energy", "Motors", "Tools", "Software", "Foods"),
+    (
+        "Ltd",
+        "Inc",
+        "Group",
+        "Studio",
+        "Design",
+        "Labs",
+        "Media",
+        "Energy",
+        "Motors",
+        "Tools",
+        "Software",
+        "Foods",
+    ),
     ("GmbH", "LLC", "Partners", "Systems", "Trading", "Works"),
 )
 SHOP_ENDINGS = Halves(
-    ("Market", "Store", "Cafe", "Bakery", "Books", "Pharmacy", "Grocery", "Deli", "Shop", "Hardware", "Kitchen"),
+    (
+        "Market",
+        "Store",
+        "Cafe",
+        "Bakery",
+        "Books",
+        "Pharmacy",
+        "Grocery",
+        "Deli",
+        "Shop",
+        "Hardware",
+        "Kitchen",
+    ),
     ("Bistro", "Kiosk", "Corner", "Mart", "Bazaar", "Outlet"),
 )
 GOODS = Halves(
@@ -79,8 +104,12 @@ STREETS = Halves(
      "River Road", "Lake Avenue", "Station Road", "Elm Street"),
     ("Garden Way", "Bridge Street", "Market Square", "Cedar Drive", "Harbour Road", "Queen Street"),
 )  # fmt: skip
-DOMAINS = Halves(("mail.com", "post.net", "office.org", "firm.com", "work.io"), ("inbox.eu", "desk.co", "team.net"))
-MONEY = Halves(("{}", "{}", "${}", "${}", "{} EUR", "EUR {}", "{} USD"), ("CHF {}", "{} GBP", "{} kr", "USD {}"))
+DOMAINS = Halves(
+    ("mail.com", "post.net", "office.org", "firm.com", "work.io"), ("inbox.eu", "desk.co", "team.net")
+)
+MONEY = Halves(
+    ("{}", "{}", "${}", "${}", "{} EUR", "EUR {}", "{} USD"), ("CHF {}", "{} GBP", "{} kr", "USD {}")
+)
 
 
 def person(material: Material) -> str:

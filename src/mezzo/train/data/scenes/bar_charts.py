@@ -10,10 +10,14 @@ from mezzo.train.data.scenes.chart_parts import Axis
 from mezzo.train.data.scenes.common import Box, Pen, Questions, Wording, mixed, paper_and_ink, pen, rectangle
 
 COUNT = Wording(
-    ("How many bars are there?", "Count the bars."), ("What number of bars does the chart have?",), "chart_count"
+    ("How many bars are there?", "Count the bars."),
+    ("What number of bars does the chart have?",),
+    "chart_count",
 )
 COLOUR = Wording(
-    ("What colour is the bar of {label}?", "What color is {label}?"), ("Name the colour of {label}.",), "chart_colour"
+    ("What colour is the bar of {label}?", "What color is {label}?"),
+    ("Name the colour of {label}.",),
+    "chart_colour",
 )
 OF_COLOUR = Wording(
     ("What does the {colour} bar stand for?", "Which label does the {colour} bar have?"),
@@ -51,7 +55,17 @@ def bar_chart(material: Material, width: int, height: int) -> Canvas:
     many = chart_parts.paint(material, len(names) if rng.random() < 0.4 else 1, paper)
     fills = [many[number % len(many)] for number in range(len(names))]
     draw = _standing if is_standing else _lying
-    draw(letters, box, scale if shown else None, scale.top, names, numbers, fills, printed, rng.uniform(0.45, 0.85))
+    draw(
+        letters,
+        box,
+        scale if shown else None,
+        scale.top,
+        names,
+        numbers,
+        fills,
+        printed,
+        rng.uniform(0.45, 0.85),
+    )
     chart_parts.ask_values(
         questions, material, names, numbers, [printed or scale.is_tick(number) for number in numbers]
     )
@@ -106,7 +120,12 @@ def _lying(
         bottom -= letters.height * 1.1
         # As many numbers as have room, the rest of the lines without: all of them, or every second, or the last.
         every = next(
-            (n for n in (1, 2, 3) if letters.width(f"{most} ") < n * scale.step * unit and scale.count % n == 0), scale.count
+            (
+                n
+                for n in (1, 2, 3)
+                if letters.width(f"{most} ") < n * scale.step * unit and scale.count % n == 0
+            ),
+            scale.count,
         )
         for number in range(scale.count + 1):
             x = left + number * scale.step * unit
@@ -117,7 +136,9 @@ def _lying(
     for number, (name, value, (colour, fill)) in enumerate(zip(names, numbers, fills, strict=True)):
         y = top + (number + 0.5) * slot
         end = left + value * unit
-        letters.canvas.area("bar", colour, fill, rectangle((left, y - slot * share / 2, end, y + slot * share / 2)))
+        letters.canvas.area(
+            "bar", colour, fill, rectangle((left, y - slot * share / 2, end, y + slot * share / 2))
+        )
         letters.write(left - 0.4 * letters.size, y, name, 1)
         if printed:
             letters.write(end + 0.3 * letters.size, y, str(value))

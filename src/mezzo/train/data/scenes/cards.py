@@ -45,7 +45,9 @@ MAIL = Wording(
     ("Read the address for mail.",),
     "card_field",
 )
-PLACE = Wording(("In which city is this?", "What is the city?"), ("Name the city on the card.",), "card_field")
+PLACE = Wording(
+    ("In which city is this?", "What is the city?"), ("Name the city on the card.",), "card_field"
+)
 
 
 def card(material: Material, width: int, height: int) -> Canvas:
@@ -56,8 +58,17 @@ def card(material: Material, width: int, height: int) -> Canvas:
     letters = pen(material, canvas, ink, 8, 23)
     accent_name = rng.choice([name for name in colours.NAMES if name not in ("white", "yellow")])
     accent = colours.shade(rng, accent_name)
-    left, top, right, bottom = 6 + 0.03 * width, 5 + 0.04 * height, width - 6 - 0.03 * width, height - 5 - 0.04 * height
-    band = rng.choice(("left", "top", "bottom", "", "")) if material.split == "train" else rng.choice(("right", ""))
+    left, top, right, bottom = (
+        6 + 0.03 * width,
+        5 + 0.04 * height,
+        width - 6 - 0.03 * width,
+        height - 5 - 0.04 * height,
+    )
+    band = (
+        rng.choice(("left", "top", "bottom", "", ""))
+        if material.split == "train"
+        else rng.choice(("right", ""))
+    )
     share = rng.uniform(0.04, 0.1)
     box = {
         "left": (0.0, 0.0, width * share, float(height)), "right": (width * (1 - share), 0.0, float(width), float(height)),
@@ -67,9 +78,13 @@ def card(material: Material, width: int, height: int) -> Canvas:
         canvas.area("rectangle", accent_name, accent, rectangle(box))
         left, right = left + width * share * (band == "left"), right - width * share * (band == "right")
         top, bottom = top + height * share * (band == "top"), bottom - height * share * (band == "bottom")
-    anchor = rng.choice((0.0, 0.0, 0.5, 1.0)) if band not in ("left", "right") else 0.0 if band == "left" else 1.0
+    anchor = (
+        rng.choice((0.0, 0.0, 0.5, 1.0)) if band not in ("left", "right") else 0.0 if band == "left" else 1.0
+    )
     questions = Questions(material)
-    rows = _rows(material, letters, right - left, int((bottom - top) / letters.height - 0.8), accent, questions)
+    rows = _rows(
+        material, letters, right - left, int((bottom - top) / letters.height - 0.8), accent, questions
+    )
     heights = [row[0].height for row in rows]
     spare = bottom - top - sum(heights)
     gap = min(spare, letters.height * rng.uniform(0.3, 2))  # between the person and the rest
@@ -94,9 +109,16 @@ def _rows(
     """Choose what is on the card: the pen, the text, and whether it is about the person or how to reach them."""
     rng = material.rng
     first, last = vocabulary.FIRST_NAMES.pick(material), vocabulary.LAST_NAMES.pick(material)
-    name = rng.choice((f"{first} {last}", f"{first} {last}", f"{first} {last}".upper(), f"{first[0]}. {last}"))
+    name = rng.choice(
+        (f"{first} {last}", f"{first} {last}", f"{first} {last}".upper(), f"{first[0]}. {last}")
+    )
     domain = vocabulary.DOMAINS.pick(material)
-    addresses = (f"{first}.{last}@{domain}", f"{first}@{domain}", f"{last}@{domain}", f"{first[0]}{last}@{domain}")
+    addresses = (
+        f"{first}.{last}@{domain}",
+        f"{first}@{domain}",
+        f"{last}@{domain}",
+        f"{first[0]}{last}@{domain}",
+    )
     pool = list(addresses[:2] if material.split == "train" else addresses[2:])
     bright = letters.canvas.paper
     is_clear = abs(colours.luminance(accent) - colours.luminance(bright)) > 90
@@ -121,5 +143,3 @@ def _rows(
             questions.add(wording, text)
     order = [row for row in rows if row[2]], [row for row in rows if not row[2]]
     return order[0] + order[1]
-
-

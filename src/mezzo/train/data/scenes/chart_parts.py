@@ -25,7 +25,19 @@ POWERS = Halves(("Coal", "Gas", "Solar", "Wind", "Oil", "Hydro"), ("Nuclear", "B
 UNORDERED = (LETTERS, ANIMALS, SPORTS, POWERS, vocabulary.GOODS, vocabulary.CITIES, vocabulary.FIRST_NAMES)
 ORDERED = (MONTHS, DAYS, YEARS, QUARTERS)
 TITLES = Halves(
-    ("Sales", "Visitors", "Results", "Output", "Orders", "Users", "Votes", "Profit", "Exports", "Survey", "Points"),
+    (
+        "Sales",
+        "Visitors",
+        "Results",
+        "Output",
+        "Orders",
+        "Users",
+        "Votes",
+        "Profit",
+        "Exports",
+        "Survey",
+        "Points",
+    ),
     ("Turnover", "Imports", "Readers", "Budget", "Demand", "Harvest"),
 )
 
@@ -61,7 +73,9 @@ GREATER = Wording(
     "chart_compare",
 )
 TITLE = Wording(
-    ("What is the title of the chart?", "What does the chart show?"), ("Read the heading of the chart.",), "chart_title"
+    ("What is the title of the chart?", "What does the chart show?"),
+    ("Read the heading of the chart.",),
+    "chart_title",
 )
 
 _STEPS = {"train": (1, 2, 5, 10, 20, 50, 100, 200), "held_out": (3, 4, 15, 25, 30, 40, 150)}
@@ -117,7 +131,7 @@ def labels(material: Material, count: int, *, ordered: bool) -> list[str]:
 def paint(material: Material, count: int, paper: RGB) -> list[tuple[str, RGB]]:
     """Return different colours, with names, that stand out from the paper."""
     rng = material.rng
-    found = []
+    found: list[tuple[str, RGB]] = []
     for name in rng.sample(colours.NAMES, len(colours.NAMES)):
         shade = colours.shade(rng, name)
         if colours.distance(shade, paper) > 90 and len(found) < count:
@@ -125,11 +139,15 @@ def paint(material: Material, count: int, paper: RGB) -> list[tuple[str, RGB]]:
     return found
 
 
-def ask_values(questions: Questions, material: Material, names: list[str], numbers: list[int], known: list[bool]) -> None:
+def ask_values(
+    questions: Questions, material: Material, names: list[str], numbers: list[int], known: list[bool]
+) -> None:
     """Ask for extremes, for values that can be read exactly (`known`), and for what follows from them."""
     questions.add(MOST, names[numbers.index(max(numbers))])
     questions.add(LEAST, names[numbers.index(min(numbers))])
-    readable = [(name, number) for name, number, is_known in zip(names, numbers, known, strict=True) if is_known]
+    readable = [
+        (name, number) for name, number, is_known in zip(names, numbers, known, strict=True) if is_known
+    ]
     for name, number in readable:
         questions.add(VALUE, str(number), label=name)
         questions.add(LABEL, name, value=str(number))
@@ -148,7 +166,9 @@ def title(material: Material, letters: Pen, questions: Questions, room: float, t
     rng = material.rng
     if letters.canvas.height < 12 * letters.size or rng.random() < 0.3:
         return top
-    text = TITLES.pick(material) + rng.choice(("", "", f" {rng.randint(1995, 2030)}", " by group", " in total"))
+    text = TITLES.pick(material) + rng.choice(
+        ("", "", f" {rng.randint(1995, 2030)}", " by group", " in total")
+    )
     large = letters.resized(letters.size * rng.uniform(1, 1.3)).fitted(text, room)
     large.write(letters.canvas.width / 2, top + large.height / 2, text, 0.5)
     questions.add(TITLE, text)

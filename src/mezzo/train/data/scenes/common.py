@@ -136,7 +136,9 @@ def rectangle(box: Box) -> list[tuple[float, float]]:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def on_desk(material: Material, width: int, height: int, paper: RGB, *, narrowest: float = 0.6) -> tuple[Canvas, Box]:
+def on_desk(
+    material: Material, width: int, height: int, paper: RGB, *, narrowest: float = 0.6
+) -> tuple[Canvas, Box]:
     """Lay a sheet of paper on something of another colour, or fill the picture with it; return the sheet's box."""
     rng = material.rng
     if min(width, height) < 220 or rng.random() < 0.35:

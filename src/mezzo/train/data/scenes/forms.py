@@ -23,7 +23,16 @@ from mezzo.train.data.scenes.common import (
 from mezzo.train.data.vocabulary import Halves
 
 TITLES = Halves(
-    ("Application", "Registration", "Order form", "Sign up", "Booking", "Contact", "Patient form", "Membership"),
+    (
+        "Application",
+        "Registration",
+        "Order form",
+        "Sign up",
+        "Booking",
+        "Contact",
+        "Patient form",
+        "Membership",
+    ),
     ("Enrolment", "Visitor form", "Questionnaire", "Claim form"),
 )
 NAMES = Halves(("Name", "Full name", "Contact", "Guest", "Applicant"), ("Signed by", "Member", "Visitor"))
@@ -53,7 +62,9 @@ LABEL = Wording(
     "form_field",
 )
 TITLE = Wording(
-    ("What is the title of the form?", "Which form is this?"), ("Read the heading of the form.",), "form_title"
+    ("What is the title of the form?", "Which form is this?"),
+    ("Read the heading of the form.",),
+    "form_title",
 )
 TICKED = Wording(
     ("Is {option} ticked?", "Is {option} checked?", "Is the box {option} marked?"),
@@ -63,7 +74,9 @@ TICKED = Wording(
 WHICH = Wording(
     ("Which option is ticked?", "Which box is checked?"), ("Name the option that is selected.",), "form_box"
 )
-HOW_MANY = Wording(("How many boxes are ticked?", "How many boxes are checked?"), ("Count the ticks.",), "form_box")
+HOW_MANY = Wording(
+    ("How many boxes are ticked?", "How many boxes are checked?"), ("Count the ticks.",), "form_box"
+)
 
 
 @dataclass(frozen=True)
@@ -99,9 +112,12 @@ def form(material: Material, width: int, height: int) -> Canvas:
     if canvas.paper == paper and sum(paper) < 300:
         writing = writing.in_ink(ink)
     style = Style(
-        rng.choice(("line", "box", "")), rng.random() < 0.25 or box[2] - box[0] < 15 * letters.size, rng.choice(("", ":", ":")), rng.random() < 0.6,
-        letters if rng.random() < 0.5 else writing,
-    )  # fmt: skip
+        frame=rng.choice(("line", "box", "")),
+        above=rng.random() < 0.25 or box[2] - box[0] < 15 * letters.size,
+        colon=rng.choice(("", ":", ":")),
+        aligned=rng.random() < 0.6,
+        value_pen=letters if rng.random() < 0.5 else writing,
+    )
     end = box[3] - boxes * letters.height * 1.15
     top = _fields(material, letters, (box[0], top, box[2], end), style, questions)
     _boxes(material, letters, (box[0], top, box[2], box[3]), boxes, questions)
@@ -161,7 +177,11 @@ def _boxes(material: Material, letters: Pen, box: Box, count: int, questions: Qu
     left, top, right, _ = box
     side = round(letters.size * 0.75)
     draw, mark = letters.canvas.draw, rng.choice(("tick", "cross", "fill"))
-    options = [option for option in OPTIONS.sample(material, count) if letters.width(option) < right - left - 2 * side]
+    options = [
+        option
+        for option in OPTIONS.sample(material, count)
+        if letters.width(option) < right - left - 2 * side
+    ]
     ticked = [rng.random() < 0.5 for _ in options]
     before = material.split == "train"  # the box stands behind its label only where it is held out
     for option, is_ticked in zip(options, ticked, strict=True):

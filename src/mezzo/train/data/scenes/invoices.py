@@ -16,7 +16,11 @@ CUSTOMER_LABELS = Halves(("Bill to", "Customer", "To", "Client"), ("Sold to", "B
 TOTAL_LABELS = Halves(("Total", "TOTAL", "Total due", "Amount due"), ("Balance", "To pay"))
 
 NUMBER = Wording(
-    ("What is the invoice number?", "Which number does the invoice have?", "What is the number of this invoice?"),
+    (
+        "What is the invoice number?",
+        "Which number does the invoice have?",
+        "What is the number of this invoice?",
+    ),
     ("Read the number of the bill.", "Under which number was this billed?"),
     "invoice_number",
 )
@@ -55,7 +59,9 @@ QUANTITY = Wording(
     ("Which quantity stands beside {line}?",),
     "invoice_line",
 )
-LINE = Wording(("Which line comes to {amount}?", "What costs {amount}?"), ("Name the line of {amount}.",), "invoice_line")
+LINE = Wording(
+    ("Which line comes to {amount}?", "What costs {amount}?"), ("Name the line of {amount}.",), "invoice_line"
+)
 
 
 def invoice(material: Material, width: int, height: int) -> Canvas:
@@ -96,7 +102,11 @@ def _fields(material: Material, letters: Pen, box: Box, questions: Questions) ->
     rng = material.rng
     left, top, right, bottom = box
     fields = [
-        (NUMBER_LABELS, lambda: material.code() if rng.random() < 0.5 else material.digits(rng.randint(3, 6)), NUMBER),
+        (
+            NUMBER_LABELS,
+            lambda: material.code() if rng.random() < 0.5 else material.digits(rng.randint(3, 6)),
+            NUMBER,
+        ),
         (DATE_LABELS, material.date, DATE),
         (DUE_LABELS, material.date, DUE),
         (CUSTOMER_LABELS, lambda: _customer(material), CUSTOMER),

@@ -16,16 +16,23 @@ POINTS = Wording(
     "chart_count",
 )
 TREND = Wording(
-    ("Does the line rise or fall from {first} to {second}?", "From {first} to {second}, does it rise or fall?"),
+    (
+        "Does the line rise or fall from {first} to {second}?",
+        "From {first} to {second}, does it rise or fall?",
+    ),
     ("Between {first} and {second}: rise or fall?",),
     "chart_trend",
 )
-LINES = Wording(("How many lines are there?", "Count the lines."), ("What number of lines is drawn?",), "chart_count")
+LINES = Wording(
+    ("How many lines are there?", "Count the lines."), ("What number of lines is drawn?",), "chart_count"
+)
 COLOUR = Wording(
     ("What colour is the line?", "What color is the line?"), ("Name the colour of the line.",), "chart_colour"
 )
 COLOUR_OF = Wording(
-    ("What colour is the line of {name}?", "Which colour does {name} have?"), ("Name the colour of {name}.",), "chart_colour"
+    ("What colour is the line of {name}?", "Which colour does {name} have?"),
+    ("Name the colour of {name}.",),
+    "chart_colour",
 )
 HIGHER = Wording(
     ("At {label}, which is higher, {first} or {second}?", "Is {first} or {second} higher at {label}?"),
@@ -33,7 +40,8 @@ HIGHER = Wording(
     "chart_compare",
 )
 SERIES = Halves(
-    ("North", "South", "East", "West", "Men", "Women", "Cars", "Bikes", "Plan", "Actual"), ("Urban", "Rural", "Import", "Export")
+    ("North", "South", "East", "West", "Men", "Women", "Cars", "Bikes", "Plan", "Actual"),
+    ("Urban", "Rural", "Import", "Export"),
 )
 
 
@@ -56,9 +64,15 @@ def line_chart(material: Material, width: int, height: int) -> Canvas:
     shown = not printed or rng.random() < 0.5
     top += letters.height * (0.9 if printed else 0.5)
     scale = chart_parts.axis(material, int((bottom - top) / (1.3 * letters.height)))
-    indent = letters.widest([str(scale.top), str(scale.step)]) + 0.5 * letters.size if shown else letters.size * 0.3
+    indent = (
+        letters.widest([str(scale.top), str(scale.step)]) + 0.5 * letters.size
+        if shown
+        else letters.size * 0.3
+    )
     names = chart_parts.labels(material, rng.randint(4, 7), ordered=True)
-    widest = max(letters.widest(names), letters.width(f"{scale.top}") if printed else 0.0) + 0.4 * letters.size
+    widest = (
+        max(letters.widest(names), letters.width(f"{scale.top}") if printed else 0.0) + 0.4 * letters.size
+    )
     names = names[: max(2, int((right - left - indent) / widest))]
     rows = [chart_parts.values(material, scale, len(names)) for _ in range(1 + double)]
     names = names[: min(map(len, rows))]
@@ -71,7 +85,9 @@ def line_chart(material: Material, width: int, height: int) -> Canvas:
     marked = printed or rng.random() < 0.7
     thick = max(2, round(min(width, height) * rng.uniform(0.006, 0.014)))
     for numbers, paint in zip(rows, paints, strict=True):
-        points = [(x, bottom - number * (bottom - top) / scale.top) for x, number in zip(xs, numbers, strict=False)]
+        points = [
+            (x, bottom - number * (bottom - top) / scale.top) for x, number in zip(xs, numbers, strict=False)
+        ]
         _line(letters, points, paint, thick, marked=marked)
         if printed:
             _print(letters, points, numbers, bottom)

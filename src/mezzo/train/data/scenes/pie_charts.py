@@ -26,17 +26,23 @@ SHARE = Wording(
     ("Which share does {label} take?",),
     "chart_value",
 )
-LABEL = Wording(("Which slice is {share}?", "What has {share}?"), ("Name the label with {share}.",), "chart_value")
+LABEL = Wording(
+    ("Which slice is {share}?", "What has {share}?"), ("Name the label with {share}.",), "chart_value"
+)
 GREATER = Wording(
     ("Which slice is larger, {first} or {second}?", "Which is larger, {first} or {second}?"),
     ("Of {first} and {second}, name the greater slice.",),
     "chart_compare",
 )
 COUNT = Wording(
-    ("How many slices are there?", "Count the slices."), ("Into how many parts is the circle cut?",), "chart_count"
+    ("How many slices are there?", "Count the slices."),
+    ("Into how many parts is the circle cut?",),
+    "chart_count",
 )
 COLOUR = Wording(
-    ("What colour is {label}?", "What color is the slice of {label}?"), ("Name the colour of {label}.",), "chart_colour"
+    ("What colour is {label}?", "What color is the slice of {label}?"),
+    ("Name the colour of {label}.",),
+    "chart_colour",
 )
 OF_COLOUR = Wording(
     ("What does the {colour} slice stand for?", "Which label has the {colour} slice?"),
@@ -71,7 +77,11 @@ def pie_chart(material: Material, width: int, height: int) -> Canvas:
     for share in shares:
         middles.append(math.radians(angle + 1.8 * share))
         angle += 3.6 * share
-    around = _labels_around(letters, box, names, middles) if min(width, height) > 150 and rng.random() < 0.5 else None
+    around = (
+        _labels_around(letters, box, names, middles)
+        if min(width, height) > 150 and rng.random() < 0.5
+        else None
+    )
     if around is None:
         pie = _legend(letters, box, names, paints)
         x, y, radius = (pie[0] + pie[2]) / 2, (pie[1] + pie[3]) / 2, min(pie[2] - pie[0], pie[3] - pie[1]) / 2
@@ -85,15 +95,21 @@ def pie_chart(material: Material, width: int, height: int) -> Canvas:
         )  # fmt: skip
     if hole:
         inner = radius * hole
-        canvas.ellipse("", colours.NAMES[0], paper, (x - inner, y - inner, x + inner, y + inner))  # number 0: nothing
+        canvas.ellipse(
+            "", colours.NAMES[0], paper, (x - inner, y - inner, x + inner, y + inner)
+        )  # number 0: nothing
     # A share is written in its slice: all are, or none is.
     at = radius * (1 + hole * 0.6) * 0.62
     wide = letters.widest(texts)
-    printed = printed and all(2 * at * math.sin(math.radians(1.8 * min(share, 50))) > wide * 1.1 for share in shares)
+    printed = printed and all(
+        2 * at * math.sin(math.radians(1.8 * min(share, 50))) > wide * 1.1 for share in shares
+    )
     printed = printed and radius * (1 - hole) > 1.1 * wide
     for text, (_, fill), middle in zip(texts, paints, middles, strict=True):
         if printed:
-            letters.in_ink(ink_on(fill)).write(x + at * math.cos(middle), y + at * math.sin(middle), text, 0.5)
+            letters.in_ink(ink_on(fill)).write(
+                x + at * math.cos(middle), y + at * math.sin(middle), text, 0.5
+            )
     _ask(material, questions, names, shares, [colour for colour, _ in paints], printed)
     questions.ask(canvas)
     return canvas
@@ -128,7 +144,9 @@ def _legend(letters: Pen, box: Box, names: list[str], paints: list[tuple[str, RG
         rest = (left, top, right, bottom - high - 0.3 * letters.size)
     for name, (colour, fill) in zip(names, paints, strict=True):
         middle = y + step / 2
-        letters.canvas.area("square", colour, fill, rectangle((x, middle - side / 2, x + side, middle + side / 2)))
+        letters.canvas.area(
+            "square", colour, fill, rectangle((x, middle - side / 2, x + side, middle + side / 2))
+        )
         letters.write(x + 1.3 * letters.size, middle, name)
         y += step
     return rest
@@ -147,9 +165,15 @@ def _labels_around(
     places: list[tuple[float, float, float, float]] = []
     for name, middle in zip(names, middles, strict=True):
         anchor = min(1.0, max(0.0, 0.5 - 0.9 * math.cos(middle)))  # what lies to the left ends at the pie
-        place = x + (radius + 0.4 * letters.size) * math.cos(middle), y + (radius + 0.6 * high) * math.sin(middle)
+        place = (
+            x + (radius + 0.4 * letters.size) * math.cos(middle),
+            y + (radius + 0.6 * high) * math.sin(middle),
+        )
         start = place[0] - anchor * letters.width(name)
-        if any(abs(place[1] - p[1]) < high and start < p[3] + 4 and p[2] < start + letters.width(name) + 4 for p in places):
+        if any(
+            abs(place[1] - p[1]) < high and start < p[3] + 4 and p[2] < start + letters.width(name) + 4
+            for p in places
+        ):
             return None
         places.append((place[0], place[1], start, start + letters.width(name)))
     for name, (_, label_y, start, _) in zip(names, places, strict=True):
@@ -158,14 +182,21 @@ def _labels_around(
 
 
 def _ask(
-    material: Material, questions: Questions, names: list[str], shares: list[int], paints: list[str], printed: bool
+    material: Material,
+    questions: Questions,
+    names: list[str],
+    shares: list[int],
+    paints: list[str],
+    printed: bool,
 ) -> None:
     questions.add(MOST, names[shares.index(max(shares))])
     questions.add(LEAST, names[shares.index(min(shares))])
     questions.add(COUNT, str(len(names)))
     one, two = material.rng.sample(range(len(names)), 2)
     if abs(shares[one] - shares[two]) >= 5:
-        questions.add(GREATER, names[max(one, two, key=shares.__getitem__)], first=names[one], second=names[two])
+        questions.add(
+            GREATER, names[max(one, two, key=shares.__getitem__)], first=names[one], second=names[two]
+        )
     for name, share, colour in zip(names, shares, paints, strict=True):
         questions.add(COLOUR, colour, label=name)
         questions.add(OF_COLOUR, name, colour=colour)

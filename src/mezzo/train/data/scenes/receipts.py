@@ -10,7 +10,6 @@ from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 from mezzo.train.data.scenes.common import (
     Box,
-    Halves,
     Pen,
     Questions,
     Wording,
@@ -19,6 +18,7 @@ from mezzo.train.data.scenes.common import (
     pen,
     tilt,
 )
+from mezzo.train.data.vocabulary import Halves
 
 TOTAL_LABELS = Halves(("Total", "TOTAL", "Total:", "Amount"), ("Grand Total", "Sum", "To Pay"))
 TAX_LABELS = Halves(("Tax", "Tax 8%", "VAT", "Sales Tax"), ("GST", "VAT 20%"))
@@ -27,7 +27,12 @@ GREETINGS = Halves(
 )
 
 TOTAL = Wording(
-    ("What is the total?", "How much is the total?", "What is the total on the receipt?", "How much was paid in total?"),
+    (
+        "What is the total?",
+        "How much is the total?",
+        "What is the total on the receipt?",
+        "How much was paid in total?",
+    ),
     ("What did everything cost together?", "Read the final amount.", "State the total amount."),
     "receipt_total",
 )
@@ -42,7 +47,12 @@ SHOP = Wording(
     "receipt_shop",
 )
 PRICE = Wording(
-    ("How much is {item}?", "What does {item} cost?", "What is the price of {item}?", "How much did {item} cost?"),
+    (
+        "How much is {item}?",
+        "What does {item} cost?",
+        "What is the price of {item}?",
+        "How much did {item} cost?",
+    ),
     ("Which price stands beside {item}?", "Tell me the price of {item}."),
     "receipt_item",
 )
@@ -94,7 +104,9 @@ def _rows(material: Material, letters: Pen, box: Box, questions: Questions) -> l
     money = vocabulary.MONEY.pick(material)
     case = rng.choice((str, str, str.upper, str.lower))
     shop = letters.first_that_fits(lambda: case(vocabulary.firm(material, vocabulary.SHOP_ENDINGS)), room)
-    date_label = rng.choice(("", "", "Date: ", "Date ")) if material.split == "train" else rng.choice(("", "On "))
+    date_label = (
+        rng.choice(("", "", "Date: ", "Date ")) if material.split == "train" else rng.choice(("", "On "))
+    )
     date = letters.first_that_fits(material.date, room - letters.width(date_label))
     top, bottom = [Row("shop", shop)] if shop else [], list[Row]()
     if shop:

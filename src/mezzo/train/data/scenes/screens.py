@@ -22,20 +22,66 @@ MESSAGES = Halves(
      "Invalid code", "Try again later"),
 )  # fmt: skip
 BUTTONS = Halves(
-    ("OK", "Cancel", "Yes", "No", "Save", "Delete", "Retry", "Close", "Next", "Back", "Help", "Open", "Apply", "Send"),
+    (
+        "OK",
+        "Cancel",
+        "Yes",
+        "No",
+        "Save",
+        "Delete",
+        "Retry",
+        "Close",
+        "Next",
+        "Back",
+        "Help",
+        "Open",
+        "Apply",
+        "Send",
+    ),
     ("Accept", "Abort", "Skip", "Done", "Later", "Ignore", "Exit", "Continue"),
 )
 STATUSES = Halves(
-    ("Ready", "Loading...", "Saved", "Offline", "Connected", "Line 12", "3 files", "Done.", "50% done", "2 new"),
+    (
+        "Ready",
+        "Loading...",
+        "Saved",
+        "Offline",
+        "Connected",
+        "Line 12",
+        "3 files",
+        "Done.",
+        "50% done",
+        "2 new",
+    ),
     ("Idle", "Syncing...", "Online", "Page 7", "9 items", "80% full"),
 )
 SWITCHES = Halves(
-    ("Wi-Fi", "Bluetooth", "Sound", "Location", "Dark mode", "Alarm", "Airplane mode", "Camera", "Updates", "Vibrate"),
+    (
+        "Wi-Fi",
+        "Bluetooth",
+        "Sound",
+        "Location",
+        "Dark mode",
+        "Alarm",
+        "Airplane mode",
+        "Camera",
+        "Updates",
+        "Vibrate",
+    ),
     ("Hotspot", "Night light", "Roaming", "Backup", "Privacy", "Alerts"),
 )
 MENUS = Halves(("File", "Edit", "View", "Tools", "Help", "Window"), ("Insert", "Format", "Go", "Share"))
 REMARKS = Halves(
-    ("Call me", "See you soon", "On my way", "Thanks!", "Where are you?", "Good morning", "Meeting at 3", "Lunch?"),
+    (
+        "Call me",
+        "See you soon",
+        "On my way",
+        "Thanks!",
+        "Where are you?",
+        "Good morning",
+        "Meeting at 3",
+        "Lunch?",
+    ),
     ("Running late", "Nice work", "Call you back", "At home now", "Happy birthday"),
 )
 
@@ -50,27 +96,41 @@ MESSAGE = Wording(
     "screen",
 )
 RIGHT = Wording(
-    ("Which button is on the right?", "What does the right button say?"), ("Name the rightmost button.",), "screen"
+    ("Which button is on the right?", "What does the right button say?"),
+    ("Name the rightmost button.",),
+    "screen",
 )
 LEFT = Wording(
-    ("Which button is on the left?", "What does the left button say?"), ("Name the leftmost button.",), "screen"
+    ("Which button is on the left?", "What does the left button say?"),
+    ("Name the leftmost button.",),
+    "screen",
 )
 PRESENT = Wording(
-    ("Is there a button {button}?", "Do you see the button {button}?"), ("Can {button} be pressed?",), "screen"
+    ("Is there a button {button}?", "Do you see the button {button}?"),
+    ("Can {button} be pressed?",),
+    "screen",
 )
 STATUS = Wording(
     ("What does the status bar say?", "What is the status?"), ("Read the line at the bottom.",), "screen"
 )
-TIME = Wording(("What time is it?", "What time does the phone show?"), ("Read the clock of the phone.",), "screen")
+TIME = Wording(
+    ("What time is it?", "What time does the phone show?"), ("Read the clock of the phone.",), "screen"
+)
 BATTERY = Wording(
-    ("What is the battery level?", "How full is the battery?"), ("State the charge of the battery.",), "screen"
+    ("What is the battery level?", "How full is the battery?"),
+    ("State the charge of the battery.",),
+    "screen",
 )
 SWITCH = Wording(
-    ("Is {switch} on or off?", "Is {switch} switched on or off?"), ("Tell me the state of {switch}: on or off?",), "screen"
+    ("Is {switch} on or off?", "Is {switch} switched on or off?"),
+    ("Tell me the state of {switch}: on or off?",),
+    "screen",
 )
 HOW_MANY_ON = Wording(("How many switches are on?",), ("Count the switches that are on.",), "screen")
-SENDER = Wording(("Who wrote \"{text}\"?", "Who sent \"{text}\"?"), ("From whom is \"{text}\"?",), "screen")
-TEXT = Wording(("What did {name} write?", "What does {name} say?"), ("Read the message of {name}.",), "screen")
+SENDER = Wording(('Who wrote "{text}"?', 'Who sent "{text}"?'), ('From whom is "{text}"?',), "screen")
+TEXT = Wording(
+    ("What did {name} write?", "What does {name} say?"), ("Read the message of {name}.",), "screen"
+)
 
 _ACCENTS = ("blue", "green", "purple", "red", "orange", "grey", "black")
 
@@ -111,7 +171,9 @@ def _window(material: Material, width: int, height: int) -> Canvas:
     mark = 0.28 * letters.size
     cross_x, middle = right - pad - mark, top + bar / 2
     for sign in (-1, 1):
-        canvas.draw.line((cross_x - mark, middle - sign * mark, cross_x + mark, middle + sign * mark), on_bar.ink, 2)
+        canvas.draw.line(
+            (cross_x - mark, middle - sign * mark, cross_x + mark, middle + sign * mark), on_bar.ink, 2
+        )
     title = letters.first_that_fits(lambda: TITLES.pick(material), cross_x - left - 3 * pad)
     if title:
         on_bar.write(left + pad, middle, title)
@@ -153,7 +215,11 @@ def _dialog(
         high = min(bottom - top - letters.size, letters.height * rng.uniform(4.5, 6.5))
         top += (bottom - top - high) * rng.uniform(0.2, 0.8)
         bottom = top + high
-        draw.rectangle((left, top, right, bottom), fill=mixed(paper, letters.ink, 0.05), outline=mixed(paper, letters.ink, 0.5))
+        draw.rectangle(
+            (left, top, right, bottom),
+            fill=mixed(paper, letters.ink, 0.05),
+            outline=mixed(paper, letters.ink, 0.5),
+        )
     pad, button_high = 0.7 * letters.size, letters.height * 1.25
     message = letters.first_that_fits(lambda: MESSAGES.pick(material), right - left - 2 * pad)
     if message:
@@ -173,12 +239,16 @@ def _dialog(
     y = bottom - pad - button_high
     for number, name in enumerate(names):
         fill = accent[1] if number == main else mixed(paper, letters.ink, 0.12)
-        draw.rounded_rectangle((x, y, x + wide, y + button_high), round_by, fill, mixed(fill, letters.ink, 0.4))
+        draw.rounded_rectangle(
+            (x, y, x + wide, y + button_high), round_by, fill, mixed(fill, letters.ink, 0.4)
+        )
         ink = ink_on(fill) if number == main else letters.ink
         letters.in_ink(ink).write(x + wide / 2, y + button_high / 2, name, 0.5)
         x += wide + pad
     questions.add(PRESENT, "yes", button=rng.choice(names))
-    questions.add(PRESENT, "no", button=rng.choice([name for name in BUTTONS.of(material) if name not in names]))
+    questions.add(
+        PRESENT, "no", button=rng.choice([name for name in BUTTONS.of(material) if name not in names])
+    )
     if len(names) > 1:
         questions.add(LEFT, names[0])
         questions.add(RIGHT, names[-1])
@@ -235,7 +305,9 @@ def _switches(material: Material, letters: Pen, box: Box, accent: RGB, questions
         draw.rounded_rectangle((x, middle - radius, right, middle + radius), radius, accent if is_on else off)
         knob = (right - radius if is_on else x + radius, middle)
         small = radius * 0.75
-        draw.ellipse((knob[0] - small, knob[1] - small, knob[0] + small, knob[1] + small), fill=(255, 255, 255))
+        draw.ellipse(
+            (knob[0] - small, knob[1] - small, knob[0] + small, knob[1] + small), fill=(255, 255, 255)
+        )
         questions.add(SWITCH, "on" if is_on else "off", switch=name)
         states.append(is_on)
         top += step

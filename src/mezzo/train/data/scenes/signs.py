@@ -22,9 +22,12 @@ DOOR_WORDS = Halves(
     ("WAY OUT", "Sold Out", "For Rent", "Library", "Quiet", "Do Not Enter", "Museum", "Caution", "Stairs", "Garage"),
 )  # fmt: skip
 LIMITS = Halves(
-    ("10", "20", "30", "40", "50", "60", "80", "90", "100", "110", "120"), ("15", "25", "45", "70", "130", "35")
+    ("10", "20", "30", "40", "50", "60", "80", "90", "100", "110", "120"),
+    ("15", "25", "45", "70", "130", "35"),
 )
-PLATFORM_WORDS = Halves(("Platform", "Gate", "Track", "Room", "Line", "Exit"), ("Bay", "Hall", "Stop", "Level"))
+PLATFORM_WORDS = Halves(
+    ("Platform", "Gate", "Track", "Room", "Line", "Exit"), ("Bay", "Hall", "Stop", "Level")
+)
 
 TEXT = Wording(
     ("What does the sign say?", "Read the sign.", "What is written on the sign?", "What is on the sign?"),
@@ -57,9 +60,13 @@ COLOUR_OF = Wording(
     "sign_colour",
 )
 SHAPE = Wording(
-    ("What shape is the sign?", "Which shape does the sign have?"), ("Name the shape of the plate.",), "sign_shape"
+    ("What shape is the sign?", "Which shape does the sign have?"),
+    ("Name the shape of the plate.",),
+    "sign_shape",
 )
-COUNT = Wording(("How many signs are there?", "Count the signs."), ("What number of signs is there?",), "sign_count")
+COUNT = Wording(
+    ("How many signs are there?", "Count the signs."), ("What number of signs is there?",), "sign_count"
+)
 
 _PLATES = ("red", "blue", "green", "yellow", "orange", "white", "black", "brown")
 
@@ -128,7 +135,14 @@ def _single(material: Material, canvas: Canvas, questions: Questions) -> None:
 
 
 def _plate(
-    material: Material, canvas: Canvas, box: Box, shape: str, colour: str, lines: list[str], *, ringed: bool = False
+    material: Material,
+    canvas: Canvas,
+    box: Box,
+    shape: str,
+    colour: str,
+    lines: list[str],
+    *,
+    ringed: bool = False,
 ) -> None:
     """Draw a plate in the middle of a box, and its text as large as the shape allows, or somewhat smaller."""
     rng = material.rng
@@ -148,7 +162,9 @@ def _plate(
     y = top + half_y + 2 + (bottom - top - 2 * half_y - 4) * rng.uniform(0.25, 0.75)
     ink = ink_on(fill)
     if shape == "rectangle":
-        _framed(canvas, colour, fill, (x - half_x, y - half_y, x + half_x, y + half_y), ink, rng.random() < 0.5)
+        _framed(
+            canvas, colour, fill, (x - half_x, y - half_y, x + half_x, y + half_y), ink, rng.random() < 0.5
+        )
     elif shape == "circle":
         around: Box = (x - radius, y - radius, x + radius, y + radius)
         canvas.ellipse("circle", colour, fill, around)
@@ -157,7 +173,9 @@ def _plate(
     elif shape == "octagon":
         at = [math.radians(22.5 + 45 * corner) for corner in range(8)]
         for scale, paint in ((1.0, ink), (0.94, fill)):
-            canvas.draw.polygon([(x + radius * scale * math.cos(a), y + radius * scale * math.sin(a)) for a in at], paint)
+            canvas.draw.polygon(
+                [(x + radius * scale * math.cos(a), y + radius * scale * math.sin(a)) for a in at], paint
+            )
     else:
         canvas.area(shape, colour, fill, outline(shape, x, y, radius * (1.0 if shape != "triangle" else 1.1)))
     across, high, lower = {
@@ -193,7 +211,8 @@ def _surroundings(material: Material, canvas: Canvas) -> None:
         canvas.draw.rectangle((0, horizon, canvas.width, canvas.height), fill=darker)
         pole = canvas.width * rng.uniform(0.01, 0.03)
         canvas.draw.rectangle(
-            (canvas.width / 2 - pole, canvas.height / 2, canvas.width / 2 + pole, canvas.height), fill=(110, 110, 115)
+            (canvas.width / 2 - pole, canvas.height / 2, canvas.width / 2 + pole, canvas.height),
+            fill=(110, 110, 115),
         )
     elif kind < 0.45:
         step = rng.randint(14, 40)

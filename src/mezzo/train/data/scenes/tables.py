@@ -16,7 +16,9 @@ PLACES = Halves(("City", "Town", "Place"), ("Airport", "Station"))
 GOODS = Halves(("Item", "Product", "Article"), ("Goods", "Part"))
 SERVICES = Halves(("Service", "Task"), ("Job", "Work"))
 WORDS = Halves(("Word", "Project", "Team"), ("Group", "Label"))
-COUNTS = Halves(("Qty", "Points", "Score", "Age", "Goals", "Stock", "Pages", "Km"), ("Visits", "Votes", "Laps", "Size"))
+COUNTS = Halves(
+    ("Qty", "Points", "Score", "Age", "Goals", "Stock", "Pages", "Km"), ("Visits", "Votes", "Laps", "Size")
+)
 PRICES = Halves(("Price", "Cost", "Pay"), ("Fee", "Rent"))
 SHARES = Halves(("Share", "Rate", "Growth"), ("Tax", "Change"))
 TIMES = Halves(("Time", "Start", "Opens"), ("Leaves", "Ends"))
@@ -51,7 +53,11 @@ ROWS = Wording(
     ("Count the rows beneath the head.",),
     "table_count",
 )
-COLUMNS = Wording(("How many columns are there?", "Count the columns."), ("What number of columns is there?",), "table_count")
+COLUMNS = Wording(
+    ("How many columns are there?", "Count the columns."),
+    ("What number of columns is there?",),
+    "table_count",
+)
 HEAD = Wording(
     ("What is the header of column {number}?", "What is column {number} called?"),
     ("Read the head of column {number}.",),
@@ -80,8 +86,12 @@ def table(material: Material, width: int, height: int) -> Canvas:
     while len(columns) > 2 and _wide(letters, columns, pad) > width - 2 * margin:
         columns.pop()
     bare = _wide(letters, columns, 0)
-    letters = letters.resized(letters.size * min(1.0, (width - 2 * margin - 2 * pad * len(columns)) / bare), 8)
-    if material.split == "held_out" and len(columns) > 2:  # names never stand in the middle of what is trained on
+    letters = letters.resized(
+        letters.size * min(1.0, (width - 2 * margin - 2 * pad * len(columns)) / bare), 8
+    )
+    if (
+        material.split == "held_out" and len(columns) > 2
+    ):  # names never stand in the middle of what is trained on
         columns = [columns[1], columns[0], *columns[2:]]
     _draw(material, letters, columns, pad, step, margin)
     _ask(material, columns, canvas)
@@ -156,7 +166,8 @@ def _draw(
         y = top + row * step
         if style == "zebra" and row % 2 == 0 and 0 < row <= rows:
             draw.rectangle((left, y, right, y + step), fill=mixed(canvas.paper, letters.ink, 0.09))
-        if style in ("grid", "rows") or (style != "box" and row == 1) or row in (0, rows + 1) and style == "box":
+        lines = {"grid": range(rows + 2), "rows": range(rows + 2), "box": (0, rows + 1)}.get(style, (1,))
+        if row in lines:
             draw.line((left, y, right, y), fill=line)
     anchors = [1.0 if c.is_numeric and rng.random() < 0.7 else rng.choice((0.0, 0.0, 0.5)) for c in columns]
     x = left
@@ -186,7 +197,9 @@ def _ask(material: Material, columns: list[Column], canvas: Canvas) -> None:
             values = [int(cell.rstrip("%")) for cell in column.cells]
             for wording, value in ((MOST, max(values)), (LEAST, min(values))):
                 if values.count(value) == 1:
-                    questions.add(wording, names.cells[values.index(value)], head=names.head, column=column.head)
+                    questions.add(
+                        wording, names.cells[values.index(value)], head=names.head, column=column.head
+                    )
     questions.add(ROWS, str(len(names.cells)), head=names.head)
     questions.add(COLUMNS, str(len(columns)))
     questions.ask(canvas)
