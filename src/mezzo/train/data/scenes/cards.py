@@ -71,9 +71,11 @@ def card(material: Material, width: int, height: int) -> Canvas:
     )
     share = rng.uniform(0.04, 0.1)
     box = {
-        "left": (0.0, 0.0, width * share, float(height)), "right": (width * (1 - share), 0.0, float(width), float(height)),
-        "top": (0.0, 0.0, float(width), height * share), "bottom": (0.0, height * (1 - share), float(width), float(height)),
-    }.get(band)  # fmt: skip
+        "left": (0.0, 0.0, width * share, float(height)),
+        "right": (width * (1 - share), 0.0, float(width), float(height)),
+        "top": (0.0, 0.0, float(width), height * share),
+        "bottom": (0.0, height * (1 - share), float(width), float(height)),
+    }.get(band)
     if box is not None:
         canvas.area("rectangle", accent_name, accent, rectangle(box))
         left, right = left + width * share * (band == "left"), right - width * share * (band == "right")

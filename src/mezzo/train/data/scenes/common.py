@@ -100,11 +100,13 @@ def pen(material: Material, canvas: Canvas, ink: RGB, lines: float, columns: flo
     """Return letters of which `lines` lines of `columns` characters fit the canvas: 13 to 28 pixels, as a rule."""
     most = min(28.0, canvas.height / (lines * 1.3), canvas.width / (columns * 0.56))
     size = round(material.rng.uniform(13, max(13.5, most)))
-    wide = columns * 0.62 * size
     for _ in range(4):  # among the faces are some twice as wide as others
         font = material.font(size)
-        if font.getlength("Total amount 12.50") / 18 * columns <= max(wide, canvas.width * 0.9):
+        wide = font.getlength("Total amount 12.50") / 18 * columns
+        if wide <= canvas.width * 0.9:
             break
+    else:
+        font = fonts.load(str(font.path), max(10, min(size, round(size * 0.95 * canvas.width / wide))))
     return Pen(canvas, font, ink)
 
 

@@ -151,7 +151,7 @@ def _lines(material: Material, letters: Pen, box: Box, questions: Questions) -> 
     money = vocabulary.MONEY.pick(material)
     count = max(0, min(rng.randint(1, 6), int((bottom - top - 0.6 * step) / step) - 1))
     room = right - left - letters.width(money.format("99,999.99 "))
-    with_quantity = room > letters.width("Consulting") + 5 * letters.size and rng.random() < 0.6
+    with_quantity = room > letters.width("Description") + 5 * letters.size and rng.random() < 0.6
     names = (vocabulary.SERVICES if rng.random() < 0.6 else vocabulary.GOODS).sample(material, count + 4)
     names = [name for name in names if letters.width(name) + 4 * letters.size * with_quantity <= room][:count]
     dear = rng.choice((90, 400, 2000)) if material.split == "train" else rng.choice((150, 900, 3000))
@@ -162,7 +162,7 @@ def _lines(material: Material, letters: Pen, box: Box, questions: Questions) -> 
     head = material.split == "train" or rng.random() < 0.5
     if head and bottom - top > (len(names) + 2.2) * step:
         middle = top + step / 2
-        letters.write(left, middle, rng.choice(("Item", "Description")))
+        letters.write(left, middle, rng.choice(("Item", "Description")) if with_quantity else "Item")
         letters.write(right, middle, rng.choice(("Amount", "Price")), 1)
         if with_quantity:
             letters.write(across, middle, "Qty", 1)

@@ -188,5 +188,6 @@ def _write(letters: Pen, box: Box, rows: list[Row], down: float, dashed: bool) -
             larger.write(left, middle, row.left)
             larger.write(right, middle, row.right, 1)
         else:
-            letters.write(left, middle, row.left)
-            letters.write(right, middle, row.right, 1)
+            writer = letters.fitted(f"{row.left}  {row.right}", right - left)
+            writer.write(left, middle, row.left)
+            writer.write(right, middle, row.right, 1)
