@@ -10,12 +10,13 @@ import io
 import math
 import random
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mezzo.train.data import colours
+from mezzo.train.data import colours, fonts
 from mezzo.train.data.colours import RGB
 
 # Kinds of filled areas that the encoder learns to tell apart before it meets a decoder. 0 is nothing.
@@ -93,13 +94,15 @@ class Canvas:
         self.draw.text((x, y), text, font=font, fill=ink)
         ascent, _ = font.getmetrics()
         middle = y + ascent - 0.33 * font.size  # of a lower-case letter, near enough for a capital
-        before = 0.0
-        for end, char in enumerate(text, start=1):
-            after = font.getlength(text[:end])
-            self.glyphs.append(Glyph(char, x + (before + after) / 2, middle, self.num_lines))
-            before = after
+        length = font.getlength(text)
+        widths = [_width(str(font.path), font.size, char) for char in text]
+        kerned = length / (sum(widths) or 1)  # kerning moves a middle by less than a pixel: spread it evenly
+        before = x
+        for char, width in zip(text, widths, strict=True):
+            self.glyphs.append(Glyph(char, before + width * kerned / 2, middle, self.num_lines))
+            before += width * kerned
         self.num_lines += 1
-        return x + before
+        return x + length
 
     def area(self, kind: str, colour: str, fill: RGB, points: list[tuple[float, float]]) -> None:
         """Fill a polygon that is, or is part of, a thing of `kind` (of KINDS) in `colour` (of colours.NAMES)."""
@@ -182,6 +185,11 @@ class Canvas:
 def area_number(kind: str, colour: str) -> int:
     """Return what `Picture.areas` has where a thing of `kind` in `colour` is."""
     return KINDS.index(kind) * 16 + colours.NAMES.index(colour)
+
+
+@lru_cache(maxsize=100_000)
+def _width(path: str, size: float, char: str) -> float:
+    return fonts.load(path, int(size)).getlength(char)
 
 
 def _weathered(image: Image.Image, rng: random.Random) -> Image.Image:
