@@ -153,7 +153,8 @@ def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, An
     if recipe.lesson == "encoder":
         return list(group([half.vision, half.heads], rate, 0.05))
     if recipe.lesson == "decoder":
-        return [*group([half.lora], rate), *group([half.codes], 2 * rate)]
+        codes = group([half.codes], 2 * rate) if recipe.train_codes else []
+        return [*group([half.lora], rate), *codes]
     return [
         *group([half.lora], rate),
         *group([half.vision, half.heads], rate * recipe.encoder_rate, 0.05),

@@ -12,11 +12,40 @@ from dataclasses import dataclass
 from mezzo.train.data.fonts import Split
 from mezzo.train.data.material import Lexicon, Material
 from mezzo.train.data.picture import Canvas, Picture
-from mezzo.train.data.scenes import shapes, text
+from mezzo.train.data.scenes import (
+    bar_charts,
+    cards,
+    forms,
+    invoices,
+    line_charts,
+    pie_charts,
+    receipts,
+    screens,
+    shapes,
+    signs,
+    tables,
+    text,
+)
 
 Scene = Callable[[Material, int, int], Canvas]
 
-SCENES: dict[str, Scene] = {"letters": text.letters, "plain_page": text.plain_page, "page": text.page, "line": text.line, "shapes": shapes.scatter}
+SCENES: dict[str, Scene] = {
+    "letters": text.letters,
+    "plain_page": text.plain_page,
+    "page": text.page,
+    "line": text.line,
+    "shapes": shapes.scatter,
+    "sign": signs.sign,
+    "receipt": receipts.receipt,
+    "invoice": invoices.invoice,
+    "form": forms.form,
+    "table": tables.table,
+    "card": cards.card,
+    "screen": screens.screen,
+    "bar_chart": bar_charts.bar_chart,
+    "line_chart": line_charts.line_chart,
+    "pie_chart": pie_charts.pie_chart,
+}
 
 
 @dataclass(frozen=True)
@@ -31,28 +60,44 @@ class Size:
         return self.rows * self.columns
 
 
+SAMPLE_SIZES: dict[str, Size] = {
+    name: {"letters": Size(2, 3), "line": Size(2, 7), "receipt": Size(9, 7), "invoice": Size(9, 8)}.get(
+        name, Size(6, 8)
+    )
+    for name in SCENES
+}
+"""Of the pictures that are shown to people."""
+
+
 @dataclass(frozen=True)
-class Mixture:
-    """Weights of scenes and of sizes; each scene goes with each size.
+class Part:
+    """Scenes that go with some sizes, and how often this part has a batch, as a weight. Scenes have weights too."""
 
-    ramp   batches until scenes that grow harder are as hard as they get
-    """
-
+    weight: float
     scenes: tuple[tuple[str, float], ...]
-    sizes: tuple[tuple[Size, float], ...]
-    ramp: int = 0
-
-    def progress(self, number: int) -> float:
-        """Return how hard batch `number` is, 0 to 1."""
-        return min(1.0, number / self.ramp) if self.ramp else 1.0
-
-    def size(self, rng: random.Random) -> Size:
-        sizes, weights = zip(*self.sizes, strict=True)
-        return rng.choices(sizes, weights)[0]
+    sizes: tuple[Size, ...]
 
     def scene(self, rng: random.Random) -> str:
         names, weights = zip(*self.scenes, strict=True)
         return rng.choices(names, weights)[0]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a stage sees. A batch is of one part and one size.
+
+    ramp   batches until scenes that grow harder are as hard as they get
+    """
+
+    parts: tuple[Part, ...]
+    ramp: int = 0
+
+    def part(self, rng: random.Random) -> Part:
+        return rng.choices(self.parts, [part.weight for part in self.parts])[0]
+
+    def progress(self, number: int) -> float:
+        """Return how hard batch `number` is, 0 to 1."""
+        return min(1.0, number / self.ramp) if self.ramp else 1.0
 
 
 def draw(
@@ -76,11 +121,12 @@ def batch_of_pictures(
 ) -> list[Picture]:
     """Draw batch `number`: pictures of one size, together about `cells` cells, at least one."""
     rng = random.Random(f"{seed}/{split}/{number}")
-    size = mixture.size(rng)
+    part = mixture.part(rng)
+    size = rng.choice(part.sizes)
     progress = mixture.progress(number)
     return [
         draw(
-            mixture.scene(rng),
+            part.scene(rng),
             random.Random(rng.getrandbits(64)),
             size,
             cell,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -103,6 +103,17 @@ class Canvas:
             before += width * kerned
         self.num_lines += 1
         return x + length
+
+    def spaced_text(
+        self, x: float, y: float, text: str, font: ImageFont.FreeTypeFont, ink: RGB, spacing: float
+    ) -> float:
+        """Write a line like `text`, with `spacing` pixels more between its characters."""
+        line = self.num_lines
+        for char in text:
+            x = self.text(x, y, char, font, ink) + spacing
+            self.glyphs[-1] = replace(self.glyphs[-1], line=line)
+        self.num_lines = line + 1
+        return x
 
     def area(self, kind: str, colour: str, fill: RGB, points: list[tuple[float, float]]) -> None:
         """Fill a polygon that is, or is part of, a thing of `kind` (of KINDS) in `colour` (of colours.NAMES)."""

@@ -91,18 +91,21 @@ def letters(material: Material, width: int, height: int) -> Canvas:
 
 
 def plain_page(material: Material, width: int, height: int) -> Canvas:
-    """Fill a picture as most pages are: dark on white, one everyday typeface, one size."""
+    """Fill a picture as most pages are: dark on white, an everyday typeface, one size; letters wide apart at first."""
     rng = material.rng
     level = rng.randint(0, 60)
     canvas = Canvas(width, height, (255, 255, 255))
     font = material.everyday_font(rng.randint(16, 28))
+    spacing = (1 - material.progress) * rng.uniform(0.3, 0.6) * font.size
     ascent, descent = font.getmetrics()
     y, lines = rng.uniform(-2, max(0, min(8, height - ascent))), []
     while y + ascent <= height:
         x = rng.uniform(0, width * 0.2)
-        text = _line_that_fits(material, font, width - x - 2)
+        room = width - x - 2
+        text = _line_that_fits(material, font, room)
+        text = text[: max(1, int(len(text) * room / (room + spacing * len(text))))].strip()
         if text:
-            canvas.text(x, y, text, font, (level, level, level))
+            canvas.spaced_text(x, y, text, font, (level, level, level), spacing)
             lines.append(text)
         y += (ascent + descent) * rng.uniform(0.95, 1.2)
     if lines:
