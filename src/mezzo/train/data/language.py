@@ -53,7 +53,8 @@ REQUESTS = Halves(
      "What goes well with {good}?",
      "My name is {name}. Say hello.", "Plan a day in {city} in three lines.",
      "Invent a shop in {city} that sells {good}.",
-     "Write a haiku about {city}.", "Is {good} something to eat? Answer yes or no.", "Describe {city} in one sentence."),
+     "Write a haiku about {city}.", "Is {good} something to eat? Answer yes or no.",
+     "Describe {city} in one sentence."),
     ("Thank {name} for the {good}.", "What tools does a {job} use?", "Write a postcard from {city}.",
      "Where can one buy {good}?"),
 )  # fmt: skip

@@ -44,6 +44,11 @@ SELLER = Wording(
     ("Name the company that wants the money.",),
     "invoice_seller",
 )
+HEADING = Wording(
+    ("What is the heading of the document?", "What is the title of this document?"),
+    ("Read the word that heads the document.",),
+    "invoice_title",
+)
 TOTAL = Wording(
     ("What is the total?", "What is the invoice total?", "How much is due?", "How much has to be paid?"),
     ("State the sum of the invoice.", "Read the amount to be paid."),
@@ -91,6 +96,7 @@ def _heading(material: Material, letters: Pen, box: Box, questions: Questions) -
     sender = letters.first_that_fits(lambda: vocabulary.firm(material), room)
     on_left = 0 if material.rng.random() < 0.5 else 1
     large.write((left, right)[on_left], middle, title, on_left)
+    questions.add(HEADING, title)
     if sender:
         letters.write((right, left)[on_left], middle, sender, 1 - on_left)
         questions.add(SELLER, sender)
@@ -159,7 +165,7 @@ def _lines(material: Material, letters: Pen, box: Box, questions: Questions) -> 
     quantities = [rng.randint(1, 12) if with_quantity else 1 for _ in names]
     amounts = [price * quantity for price, quantity in zip(prices, quantities, strict=True)]
     across = left + room * rng.uniform(0.8, 0.95)  # where quantities end
-    head = material.split == "train" or rng.random() < 0.5
+    head = bool(names) and (material.split == "train" or rng.random() < 0.5)
     if head and bottom - top > (len(names) + 2.2) * step:
         middle = top + step / 2
         letters.write(left, middle, rng.choice(("Item", "Description")) if with_quantity else "Item")

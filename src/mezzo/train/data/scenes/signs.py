@@ -180,7 +180,8 @@ def _plate(
         canvas.area(shape, colour, fill, outline(shape, x, y, radius * (1.0 if shape != "triangle" else 1.1)))
     across, high, lower = {
         "rectangle": (1.75, 1.6, 0.0), "square": (1.2, 1.1, 0.0), "circle": (1.3, 0.95, 0.0),
-        "octagon": (1.6, 0.9, 0.0), "triangle": (0.95, 0.62, 0.2), "diamond": (1.05, 0.75, 0.0), "hexagon": (1.35, 1.0, 0.0),
+        "octagon": (1.6, 0.9, 0.0), "triangle": (0.95, 0.62, 0.2), "diamond": (1.05, 0.75, 0.0),
+        "hexagon": (1.35, 1.0, 0.0),
     }[shape]  # fmt: skip
     across, high = across * half_x, high * half_y
     lines = [part for line in lines for part in (line.split() if across < 2.5 * high else [line])]
