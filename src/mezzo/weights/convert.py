@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
-
-from tokenizers import Tokenizer
 
 from mezzo.kit.files import write_json
 from mezzo.weights.cache import CONVERTER_VERSION, require_free_space
@@ -22,7 +21,7 @@ from mezzo.weights.multimodal import multimodal_files
 from mezzo.weights.progress import Progress
 from mezzo.weights.safetensors_file import float32_bytes, write_float32
 from mezzo.weights.tokenizer_files import build_tokenizer, tokenizer_config
-from mezzo.weights.vision_half import CHAT_TEMPLATE, IMAGE, TENSORS, VisionHalf
+from mezzo.weights.vision_half import CHAT_TEMPLATE, TENSORS, VisionHalf
 from mezzo.weights.vision_tensors import ConvertedTensor, join_tensors, read_vision_tensors
 
 SMALL_FILES_BYTES = 16_000_000  # tokenizer and configuration: a few megabytes, with room
@@ -72,50 +71,48 @@ def convert_gguf(
 class _Checkpoint:
     """What is written: JSON files and text files by name, tensors in their order, and more for the manifest."""
 
-    settings: Mapping[str, Any]
-    texts: Mapping[str, str]
+    settings: dict[str, dict[str, Any]]
+    texts: dict[str, str]
     tensors: Sequence[ConvertedTensor]
-    provenance: Mapping[str, str] = field(default_factory=dict)
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
-def _language_model(file: GgufFile) -> _Checkpoint:
+def _language_model(file: GgufFile, renamed: Mapping[str, str] = MappingProxyType({})) -> _Checkpoint:
     config = llama_config(file)
-    return _Checkpoint(
-        settings={
-            "config.json": config,
-            "generation_config.json": special_token_ids(file, config["vocab_size"]),
-            "tokenizer_config.json": tokenizer_config(file),
-        },
-        texts={"tokenizer.json": _checked(build_tokenizer(file), file, config).to_str(pretty=False)},
-        tensors=map_tensors(file, config),
-    )
-
-
-def _multimodal_model(file: GgufFile, vision: VisionHalf) -> _Checkpoint:
-    language = _language_model(file)
-    config, renamed = language.settings["config.json"], vision.renamed_tokens
+    tensors = map_tensors(file, config)
     tokenizer = build_tokenizer(file, renamed)
-    settings = vision.settings()
-    tensors = read_vision_tensors(vision.folder / TENSORS, settings["sha256"])
-    tokens = tokenizer_config(file, renamed)
-    tokens.pop("chat_template", None)  # the vision half has one, in a file of its own
-    return _Checkpoint(
-        settings=language.settings
-        | multimodal_files(config, settings, tokenizer.token_to_id(IMAGE))
-        | {"tokenizer_config.json": tokens},
-        texts={"tokenizer.json": tokenizer.to_str(pretty=False), CHAT_TEMPLATE: vision.chat_template()},
-        tensors=join_tensors(map_tensors(file, config), tensors),
-        provenance={"vision_sha256": settings["sha256"]},
-    )
-
-
-def _checked(tokenizer: Tokenizer, file: GgufFile, config: dict[str, Any]) -> Tokenizer:
-    """Return the tokenizer. Raises: WeightsError if it has tokens without an embedding."""
     if tokenizer.get_vocab_size() > config["vocab_size"]:
         raise WeightsError(
             f"{file.path.name} has {tokenizer.get_vocab_size()} tokens but embeds only {config['vocab_size']}."
         )
-    return tokenizer
+    return _Checkpoint(
+        settings={
+            "config.json": config,
+            "generation_config.json": special_token_ids(file, config["vocab_size"]),
+            "tokenizer_config.json": tokenizer_config(file, renamed),
+        },
+        texts={"tokenizer.json": tokenizer.to_str(pretty=False)},
+        tensors=tensors,
+    )
+
+
+def _multimodal_model(file: GgufFile, vision: VisionHalf) -> _Checkpoint:
+    language = _language_model(file, vision.renamed_tokens)
+    config = language.settings["config.json"]
+    settings = vision.settings()
+    image_token_id = file.strings("tokenizer.ggml.tokens").index(vision.image_token)
+    # The vision half brings a chat template in a file of its own; two could differ.
+    tokens = {k: v for k, v in language.settings["tokenizer_config.json"].items() if k != "chat_template"}
+    return _Checkpoint(
+        settings=language.settings
+        | multimodal_files(config, settings, image_token_id)
+        | {"tokenizer_config.json": tokens},
+        texts=language.texts | {CHAT_TEMPLATE: vision.chat_template()},
+        tensors=join_tensors(
+            map_tensors(file, config), read_vision_tensors(vision.folder / TENSORS, settings["sha256"])
+        ),
+        provenance={"vision_sha256": settings["sha256"]},
+    )
 
 
 def _completed(origin: Origin, file: GgufFile) -> Origin:

@@ -59,8 +59,8 @@ class _Updated(_Renamed):
     b: _Stored
 
     def read(self) -> NDArray[np.float32]:
-        values = self.source.read()
-        values += self.b.read() @ self.a.read()
+        values: NDArray[np.float32] = self.b.read() @ self.a.read()
+        values += self.source.read()
         return values
 
 
@@ -88,7 +88,7 @@ def read_vision_tensors(path: Path, sha256: str) -> dict[str, ConvertedTensor]:
                 f"{path} is not the file that mezzo was released with: its SHA-256 differs.",
                 hint="Install mezzo again.",
             )
-        file = safe_open(path, framework="numpy")
+        file: Any = safe_open(path, framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(
