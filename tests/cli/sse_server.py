@@ -41,8 +41,16 @@ class SseServer:
         self._thread.join()
 
     def texts(self, request: int = -1) -> list[tuple[str, str]]:
-        """Return role and content of the messages of one request."""
-        return [(m["role"], m["content"]) for m in self.requests[request]["messages"]]
+        """Return role and text of the messages of one request, for an image the beginning of its URL."""
+        return [(m["role"], _text(m["content"])) for m in self.requests[request]["messages"]]
+
+
+def _text(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(
+        chunk["text"] if chunk["type"] == "text" else f"<{chunk['image_url'][:22]}>" for chunk in content
+    )
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_allowed():
             return
         self.owner.requests.append(body)
-        question = body["messages"][-1]["content"]
+        question = _text(body["messages"][-1]["content"])
         if body["model"] not in MODELS:
             self._error(400, f"Invalid model: {body['model']}", "invalid_model", "1500")
         elif question == "busy":

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Run
 from tests.cli.sse_server import KEY, SseServer
@@ -55,6 +60,78 @@ class TestOneQuestion:
     def test_output_that_is_piped_is_not_changed(self, mezzo: Run, server: SseServer) -> None:
         done = mezzo("chat", "escape", "--url", server.url, "--api-key", KEY)
         assert done.stdout == "a\x1b]0;title\x07b\x9bc\td\n"
+
+
+def encoded(form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), "teal").save(buffer, form)
+    return buffer.getvalue()
+
+
+class TestImages:
+    @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+    def test_a_file_goes_with_the_question_as_what_it_is(
+        self, mezzo: Run, server: SseServer, tmp_path: Path, form: str
+    ) -> None:
+        (tmp_path / "no suffix é").write_bytes(encoded(form))
+        done = mezzo("chat", "What?", "--image", "no suffix é", "--url", server.url, "--api-key", KEY)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "Réponse 1.\n", "")
+        (message,) = server.requests[0]["messages"]
+        image, text = message["content"]
+        assert text == {"type": "text", "text": "What?"}
+        assert image["type"] == "image_url"
+        kind, _, data = image["image_url"].partition(",")
+        assert kind == f"data:image/{form.lower()};base64"
+        assert base64.b64decode(data, validate=True) == encoded(form)
+
+    def test_several_in_their_order_and_urls_as_they_are(
+        self, mezzo: Run, server: SseServer, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a.png").write_bytes(encoded("PNG"))
+        url = "https://example.org/b.jpg?size=1"
+        options = ("--image", "a.png", "--image", url, "--system", "Be brief.")
+        mezzo("chat", *options, "--url", server.url, "--api-key", KEY, stdin="Which?\n")
+        system, message = server.requests[0]["messages"]
+        assert system == {"role": "system", "content": "Be brief."}
+        urls = [chunk["image_url"] for chunk in message["content"][:-1]]
+        assert urls[0].startswith("data:image/png;base64,")
+        assert urls[1] == url
+        assert message["content"][-1] == {"type": "text", "text": "Which?\n"}
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (None, "x.png cannot be read: No such file or directory"),
+            (b"", "x.png: the image is empty"),
+            (b"hello", "x.png: the file is not an image; send PNG, JPEG, WEBP or GIF"),
+            (b"%PDF-1.7", "x.png: PDF is not supported; send PNG, JPEG, WEBP or GIF"),
+            (encoded("PNG")[:30], "x.png: the image is truncated"),
+        ],
+    )
+    def test_what_is_no_picture_is_told_before_anything_is_sent(
+        self, mezzo: Run, server: SseServer, tmp_path: Path, content: bytes | None, said: str
+    ) -> None:
+        if content is not None:
+            (tmp_path / "x.png").write_bytes(content)
+        done = mezzo("chat", "What?", "--image", "x.png", "--url", server.url, "--api-key", KEY)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [f"error: --image: {said}"]
+        assert server.requests == []
+
+    def test_a_file_that_is_too_large_is_not_read(
+        self, mezzo: Run, server: SseServer, tmp_path: Path
+    ) -> None:
+        with (tmp_path / "x.png").open("wb") as file:
+            file.truncate(20 * 1024 * 1024 + 1)
+        done = mezzo("chat", "What?", "--image", "x.png", "--url", server.url, "--api-key", KEY)
+        assert done.stderr.splitlines() == [
+            "error: --image: x.png: the file has 20971521 bytes, at most 20971520 can be sent"
+        ]
+        assert done.returncode == 2
+
+    def test_a_folder_is_no_picture(self, mezzo: Run, server: SseServer, tmp_path: Path) -> None:
+        done = mezzo("chat", "What?", "--image", str(tmp_path), "--url", server.url, "--api-key", KEY)
+        assert done.stderr.splitlines() == [f"error: --image: {tmp_path} is not a file"]
 
 
 class TestFailures:

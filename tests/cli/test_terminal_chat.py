@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from PIL import Image
 
 from tests.cli.sse_server import KEY, SseServer
 
@@ -152,7 +153,7 @@ class TestCommands:
     def test_help_lists_every_command(self, start: Start) -> None:
         chat = start()
         chat.send("/help\r")
-        for name in ("system", "model", "temperature", "clear", "retry", "save", "usage", "exit"):
+        for name in ("system", "image", "model", "temperature", "clear", "retry", "save", "usage", "exit"):
             chat.expect(f"/{name} ")
         chat.expect("›")
 
@@ -209,6 +210,33 @@ class TestCommands:
             {"role": "assistant", "content": "Réponse 2."},
         ]
         assert "**You:** One?" in (tmp_path / "talk.md").read_text(encoding="utf-8")
+
+    def test_images_go_with_the_next_message_and_stay_in_the_conversation(
+        self, start: Start, server: SseServer, tmp_path: Path
+    ) -> None:
+        for name in ("a.png", "b c.gif"):
+            Image.new("RGB", (3, 2)).save(tmp_path / name)
+        chat = start("--image", "a.png")
+        ask(chat, "/image none.png", "error: none.png cannot be read: No such file")
+        ask(chat, "/image b c.gif", r"with the next message: a\.png, b c\.gif")
+        ask(chat, "Which?", r"Réponse 1\.")
+        pictures = "<data:image/png;base64,><data:image/gif;base64,>"
+        assert server.texts() == [("user", pictures + "Which?")]
+        ask(chat, "/retry", r"Réponse 1\.")
+        assert server.texts() == [("user", pictures + "Which?")]
+        ask(chat, "/image https://example.org/a.jpg", "with the next message: https")
+        ask(chat, "/image", "no picture")
+        ask(chat, "Sure?", r"Réponse 3\.")
+        assert server.texts() == [
+            ("user", pictures + "Which?"),
+            ("assistant", "Réponse 1."),
+            ("user", "Sure?"),
+        ]
+        ask(chat, "/save talk.md", "saved to talk.md")
+        ask(chat, "/save talk.json", "saved to talk.json")
+        assert "**You:** *(a.png)* *(b c.gif)* Which?" in (tmp_path / "talk.md").read_text(encoding="utf-8")
+        saved = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
+        assert [chunk["type"] for chunk in saved[0]["content"]] == ["image_url", "image_url", "text"]
 
     def test_usage_adds_up(self, start: Start) -> None:
         chat = start()

@@ -74,7 +74,7 @@ def test_nano(tmp_path: Path, nano_folder: CheckpointFolder) -> None:
         companions=companion_files(nano_folder.path),
     )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    reference = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    reference = Mistral3ForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     with torch.inference_mode():

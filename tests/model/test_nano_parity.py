@@ -38,7 +38,7 @@ TEXTS = ["Once upon a time", "The three laws of thermodynamics are", "1, 1, 2, 3
 
 
 def test_greedy_continuations_are_those_of_transformers(nano_folder: CheckpointFolder) -> None:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForImageTextToText
 
     folder = Path(nano_folder.path)
     tokenizer = TextTokenizer.from_folder(folder)
@@ -58,7 +58,7 @@ def test_greedy_continuations_are_those_of_transformers(nano_folder: CheckpointF
         core.step()
     ours = [s.tokens_between(s.num_prompt, s.num_tokens) for s in sequences]
 
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     for prompt, continuation in zip(prompts, ours, strict=True):
         assert continuation == reread(reference, prompt, continuation)
     assert ours[0] == generated(reference, prompts[0])

@@ -1,13 +1,20 @@
-"""Images and documents through the official SDKs, against a server whose model sees; its weights are random."""
+"""Images and documents through the official SDKs, against a server whose model sees.
+
+Its weights are random but for the tests at the end, which ask nano.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +25,9 @@ from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
 from openai import OpenAI
 from PIL import Image, ImageDraw
+from transformers import PreTrainedTokenizerFast
 
+from mezzo.prompt.media.images import ImageProcessor
 from tests import tiny
 from tests.prompt.mistral.tokenizers import write_tekken
 from tests.sdk.serving import KEY, MODEL, Serving, serving
@@ -276,3 +285,35 @@ def test_a_model_without_eyes_reads_documents(mistral: Mistral) -> None:
     notes = document(data_uri(b"The code word is 'lantern'.", "text/plain"), document_name="notes.txt")
     answer = mistral.chat.complete(model=MODEL, messages=asking(notes), temperature=0, max_tokens=40)
     assert answer.usage.prompt_tokens > 20
+
+
+def test_the_default_weights_see(mistral: Mistral, tokenizer: PreTrainedTokenizerFast) -> None:
+    """nano answers with a picture; in its prompt stand the picture's tokens and no system message of its own."""
+    card = mistral.models.retrieve(model_id=MODEL)
+    assert card.capabilities.vision
+    messages = [{"role": "user", "content": [image(data_uri(PNG)), TEXT]}]
+    answer = mistral.chat.complete(model=MODEL, messages=messages, temperature=0, max_tokens=ROOM)
+    text = f"<|im_start|>user\n{TEXT['text']}<|im_end|>\n<|im_start|>assistant\n"
+    num_text_tokens = len(tokenizer(text)["input_ids"])
+    processor = ImageProcessor.from_folder(Path(tokenizer.name_or_path))
+    assert processor is not None
+    rows, columns = processor.grid(300, 200)
+    assert answer.usage.prompt_tokens == num_text_tokens + rows * (columns + 1)
+    assert answer.choices[0].message.content
+
+
+def test_the_terminal_chat_shows_the_default_weights_a_picture(server: Serving, tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(PNG)
+    command = [sys.executable, "-m", "mezzo", "chat", TEXT["text"], "--image", "picture.png"]
+    options = ["--temperature", "0", "--max-tokens", str(ROOM), "--url", server.url]
+    done = subprocess.run(
+        [*command, *options],
+        env=os.environ | {"MEZZO_API_KEY": KEY},
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    messages = [{"role": "user", "content": [image(data_uri(PNG)), TEXT]}]
+    body = server.post({"model": MODEL, "messages": messages, "temperature": 0, "max_tokens": ROOM}).json()
+    assert done.stdout == body["choices"][0]["message"]["content"] + "\n"

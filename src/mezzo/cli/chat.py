@@ -17,6 +17,7 @@ from mezzo.cli.serve import is_loopback, local_url
 if TYPE_CHECKING:
     from mezzo.cli.api_client import ApiClient
     from mezzo.cli.conversation import Conversation
+    from mezzo.cli.pictures import Picture
     from mezzo.settings import Settings
 
 DEFAULT_MODEL = "mistral-medium-latest"
@@ -41,6 +42,14 @@ def chat(
     ] = None,
     model: Annotated[str, typer.Option(help="Model name.")] = DEFAULT_MODEL,
     system: Annotated[str | None, typer.Option(help="System message: who the model shall be.")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH_OR_URL",
+            help="Picture that goes with the first message: a PNG, JPEG, WEBP or GIF file, or a URL that the "
+            "server fetches. Can be given several times.",
+        ),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(help="0 is the same every time, 1.5 the wildest; the model's own if unset."),
@@ -59,6 +68,8 @@ def chat(
         mezzo chat "Name three rivers of France."
 
         mezzo chat --system "Translate to French." < letter.txt
+
+        mezzo chat --image photo.jpg "What is this?"
     """
     from mezzo.cli.api_client import ApiClient
     from mezzo.cli.conversation import Conversation
@@ -72,16 +83,28 @@ def chat(
             hint='Give the question to keep only the answer: mezzo chat "…" > FILE',
             exit_code=2,
         )
+    attached = [_read_picture(name) for name in image or ()]
     settings = read_settings({"home": home}, config=config)
     server = _server_url(url, settings)
     is_here = is_loopback(urlsplit(server).hostname or "")
     key = api_key or _key_for(server, settings, is_here=is_here)
-    conversation = Conversation(model, system=system, temperature=temperature, max_tokens=max_tokens)
+    conversation = Conversation(
+        model, system=system, temperature=temperature, max_tokens=max_tokens, attached=attached
+    )
     with ApiClient(server, key, trust_env=not is_here) as client:
         if question is not None:
             _answer_once(client, conversation, question)
         else:
             _converse(client, conversation, settings.home)
+
+
+def _read_picture(name: str) -> Picture:
+    from mezzo.cli.pictures import NotAPicture, read_picture
+
+    try:
+        return read_picture(name)
+    except NotAPicture as error:
+        raise CommandFailed(f"--image: {error}", exit_code=2) from error
 
 
 def _server_url(url: str | None, settings: Settings) -> str:
@@ -107,10 +130,11 @@ def _answer_once(client: ApiClient, conversation: Conversation, question: str) -
     from mezzo.cli.api_client import Piece, RequestFailed
     from mezzo.cli.terminal_chat import printable
 
+    request = conversation.request(conversation.next_question(question))
     clean = printable if sys.stdout.isatty() else str
     has_text = False
     try:
-        with closing(client.stream(conversation.request(question))) as events:
+        with closing(client.stream(request)) as events:
             for event in events:
                 if isinstance(event, Piece):
                     has_text = True

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mezzo.cli.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person says in one turn: text, and the pictures that were attached to it."""
+
+    text: str
+    pictures: tuple[Picture, ...] = ()
+
+    def message(self) -> dict[str, Any]:
+        """Return the user message in the API's form. Pictures come first: the text is about them."""
+        content: str | list[dict[str, str]] = self.text
+        if self.pictures:
+            chunks = [picture.chunk() for picture in self.pictures]
+            content = [*chunks, {"type": "text", "text": self.text}]
+        return {"role": "user", "content": content}
 
 
 @dataclass
 class Exchange:
     """A question and its answer, whole or as far as it came."""
 
-    question: str
+    question: Question
     answer: str
     is_stopped: bool = False
 
@@ -22,28 +41,36 @@ class Conversation:
     """The exchanges so far, what frames them, and the tokens they used.
 
     temperature and max_tokens are left to the server where they are None.
+    attached: pictures for the next question
     """
 
     model: str
     system: str | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    attached: list[Picture] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
 
-    def request(self, question: str) -> dict[str, Any]:
+    def next_question(self, text: str) -> Question:
+        """Make the question of this text and the attached pictures, which are then attached no more."""
+        question = Question(text, tuple(self.attached))
+        self.attached.clear()
+        return question
+
+    def request(self, question: Question) -> dict[str, Any]:
         """Return the request that asks `question` after everything said before."""
-        messages = [*self.messages(), {"role": "user", "content": question}]
+        messages = [*self.messages(), question.message()]
         options = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         given = {name: value for name, value in options.items() if value is not None}
         return {"model": self.model, "messages": messages, **given}
 
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> Sequence[dict[str, Any]]:
         """Return what was said in the API's form; an answer that was stopped as far as it came."""
-        said = [{"role": "system", "content": self.system}] if self.system else []
+        said: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
         for exchange in self.exchanges:
-            said.append({"role": "user", "content": exchange.question})
+            said.append(exchange.question.message())
             said.append({"role": "assistant", "content": exchange.answer})
         return said
 
@@ -63,7 +90,8 @@ class Conversation:
         if self.system:
             parts.append(f"**System:** {self.system}")
         for exchange in self.exchanges:
-            parts.append(f"**You:** {exchange.question}")
+            names = "".join(f"*({picture.name})* " for picture in exchange.question.pictures)
+            parts.append(f"**You:** {names}{exchange.question.text}")
             parts.append(
                 f"**{self.model}:** {exchange.answer}{' *(stopped)*' if exchange.is_stopped else ''}"
             )

@@ -10,13 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import Completer, NestedCompleter
+from prompt_toolkit.completion import Completer, NestedCompleter, PathCompleter
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console
 
 from mezzo.cli.api_client import ApiClient, Ending, Piece, RequestFailed
-from mezzo.cli.conversation import Conversation, Exchange
+from mezzo.cli.conversation import Conversation, Exchange, Question
+from mezzo.cli.pictures import NotAPicture, read_picture
 
 _PROMPT = "› "
 _CONTINUED = "… "
@@ -31,6 +32,7 @@ _CONTROL = {code: "�" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(co
 
 HELP = """\
 /system TEXT     set the system message; /system alone removes it
+/image PATH      attach a picture to the next message, a file or a URL; /image alone takes them off
 /model NAME      use another model; /model alone lists the names
 /temperature X   0 … 1.5; /temperature alone leaves it to the model
 /clear           forget what was said
@@ -57,12 +59,13 @@ class TerminalChat:
         self._client = client
         self._conversation = conversation
         self._model_names = model_names
-        self._last_question: str | None = None
+        self._last_question: Question | None = None
         self._is_over = False
         self._console = Console(highlight=False)
         self._commands: dict[str, Callable[[str], None]] = {
             "help": self._help,
             "system": self._system,
+            "image": self._image,
             "model": self._model,
             "temperature": self._temperature,
             "clear": self._clear,
@@ -85,6 +88,7 @@ class TerminalChat:
     def run(self) -> None:
         """Talk until /exit or Ctrl-D."""
         self._note(f"{self._conversation.model} at {self._client.base_url}. /help for help, Ctrl-D to leave.")
+        self._note_attached()
         while not self._is_over:
             try:
                 line = self._input.prompt()
@@ -105,9 +109,10 @@ class TerminalChat:
                 meant = f"Did you mean /{close[0]}?" if close else "/help lists the commands."
                 self._error(f"there is no command /{name}. {meant}")
         elif text:
-            self._ask(text.removeprefix("/") if text.startswith("//") else line)
+            said = text.removeprefix("/") if text.startswith("//") else line
+            self._ask(self._conversation.next_question(said))
 
-    def _ask(self, question: str) -> None:
+    def _ask(self, question: Question) -> None:
         self._last_question = question
         answer: list[str] = []
         ending: Ending | None = None
@@ -146,6 +151,23 @@ class TerminalChat:
     def _system(self, argument: str) -> None:
         self._conversation.system = argument or None
         self._note("system message set" if argument else "no system message")
+
+    def _image(self, argument: str) -> None:
+        attached = self._conversation.attached
+        if not argument:
+            attached.clear()
+            self._note("no picture")
+            return
+        try:
+            attached.append(read_picture(argument))
+        except NotAPicture as error:
+            self._error(str(error))
+        else:
+            self._note_attached()
+
+    def _note_attached(self) -> None:
+        if names := [picture.name for picture in self._conversation.attached]:
+            self._note(f"with the next message: {', '.join(names)}")
 
     def _model(self, argument: str) -> None:
         if not argument:
@@ -208,9 +230,11 @@ class TerminalChat:
         self._is_over = True
 
     def _completer(self) -> Completer:
-        names = dict.fromkeys(self._model_names)
-        nested = {f"/{name}": names if name == "model" else None for name in self._commands}
-        return NestedCompleter.from_nested_dict(nested)
+        completers = {
+            "model": NestedCompleter.from_nested_dict(dict.fromkeys(self._model_names)),
+            "image": PathCompleter(expanduser=True),
+        }
+        return NestedCompleter({f"/{name}": completers.get(name) for name in self._commands})
 
     def _note(self, message: str) -> None:
         self._console.print(message, style="dim", markup=False)

