@@ -15,6 +15,7 @@ from mezzo.cli.options import SettingsCommand
 from mezzo.cli.output import CommandFailed, put, report
 from mezzo.cli.pull import pull
 from mezzo.cli.serve import serve
+from mezzo.cli.train import train
 
 app = typer.Typer(
     name="mezzo",
@@ -28,6 +29,7 @@ app.command(cls=SettingsCommand)(chat)
 app.command(cls=SettingsCommand)(pull)
 app.command(cls=SettingsCommand)(models)
 app.command(cls=SettingsCommand)(export)
+app.add_typer(train)
 
 
 def _show_version(wanted: bool) -> None:

@@ -28,12 +28,42 @@ from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state
 from mezzo.train.text import TextSource
 from mezzo.train.vision_half import VisionHalf
+from mezzo.weights.sources import NANO
+from mezzo.weights.vision_half import IMAGE, IMAGE_BREAK, IMAGE_END
 
 _RUN = "run.json"
 
 
 class CannotTrain(Exception):
     """The run cannot be started or gone on with as asked; the message is for the operator."""
+
+
+def image_tokens(language: Path) -> tuple[int, int, int]:
+    """Return the ids of [IMG], [IMG_BREAK] and [IMG_END], or of the unused tokens that nano has in their place.
+
+    Raises: CannotTrain for a tokenizer with neither.
+    """
+    tokenizer = Tokenizer.from_file(str(language / "tokenizer.json"))
+    half = NANO.vision
+    assert half is not None
+    for names in ((IMAGE, IMAGE_BREAK, IMAGE_END), tuple(half.renamed_tokens)):
+        ids = [tokenizer.token_to_id(name) for name in names]
+        if None not in ids:
+            image, line_break, end = ids
+            return image, line_break, end
+    raise CannotTrain(f"{language} has no tokens for images: {IMAGE}, {IMAGE_BREAK}, {IMAGE_END}")
+
+
+def training_device(name: str) -> torch.device:
+    """Return the device called `name`, or with `auto` a GPU where there is one. Raises: CannotTrain."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CannotTrain(f"there is no device {name!r} here") from error
+    return device
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -76,4 +76,13 @@ NANO = PackagedGguf(
     ),
 )
 
-PACKAGED = MappingProxyType({NANO.name: NANO})
+NANO_TEXT = replace(
+    NANO,
+    name="nano-text",
+    description="SmolLM2-135M-Instruct (Apache-2.0), as it is",
+    converted_bytes=545_000_000,
+    vision=None,
+)
+"""nano's language half alone: what `mezzo train vision` teaches to see."""
+
+PACKAGED = MappingProxyType({source.name: source for source in (NANO, NANO_TEXT)})
