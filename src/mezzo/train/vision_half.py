@@ -9,6 +9,7 @@ from mezzo.model.decoder import Decoder
 from mezzo.model.vision import Encoding, Vision, normalize, rotary_angles
 from mezzo.model.vision_config import VisionConfig
 from mezzo.train.codes import CellCodes
+from mezzo.train.filters import frequency_filters
 from mezzo.train.heads import ReadingHeads
 from mezzo.train.lora import add_lora
 
@@ -48,32 +49,6 @@ def initialize(vision: Vision, output_rms: float) -> None:
     vision.encoder.patch_conv.weight.data.copy_(frequency_filters(vision.config))
     width = vision.projector.w_out.weight.shape[1]
     nn.init.normal_(vision.projector.w_out.weight, std=1.5 * output_rms / width**0.5)
-
-
-def frequency_filters(config: VisionConfig) -> Tensor:
-    """Return the patch embedding that training starts from, (hidden_size, 3, patch_size, patch_size) float32.
-
-    Cosines of rising frequency (the basis of JPEG) of brightness, and of low frequency of two colour differences. The
-    brightness of the paper is a hundred times what tells an e from an o: random filters all see the paper, and the norm
-    that follows them leaves of the letter almost nothing. Here it has one filter of many, and higher frequencies are
-    amplified as much as pictures lack them (their spectrum falls as 1 / f).
-    """
-    edge, count = config.patch_size, config.hidden_size
-    place = (torch.arange(edge) + 0.5) / edge
-    waves = torch.cos(torch.pi * torch.arange(edge)[:, None] * place)  # (frequency, pixel)
-    order = sorted(((u, v) for u in range(edge) for v in range(edge)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
-    colours = torch.tensor([(1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (-0.5, -0.5, 1.0)]) / 3
-    num_chroma = min(2 * 12, count // 8)
-    filters = []
-    for number in range(count):
-        is_chroma = number < num_chroma
-        u, v = order[number // 2 if is_chroma else (number - num_chroma) % len(order)]
-        frequency = (u**2 + v**2) ** 0.5
-        gain = 0.5 if not frequency and not is_chroma else (1 + frequency)
-        wave = torch.outer(waves[u], waves[v]) * gain / edge
-        filters.append(colours[1 + number % 2 if is_chroma else 0][:, None, None] * wave)
-    stacked = torch.stack(filters)
-    return stacked * (1 + 0.02 * torch.randn_like(stacked))  # no two that are alike
 
 
 def encode(vision: Vision, pixels: Tensor) -> tuple[Tensor, Tensor]:

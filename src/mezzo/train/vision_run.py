@@ -20,9 +20,11 @@ from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.train.data.fonts import Split
 from mezzo.train.data.source import Source
+from mezzo.train.filters import start_from_edges
 from mezzo.train.loop import Pace, Stage, run_stage
 from mezzo.train.package import write_package
 from mezzo.train.plot import draw_curves
+from mezzo.train.recipes import WORDS
 from mezzo.train.recipe import Recipe, StageRecipe
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state
@@ -32,6 +34,7 @@ from mezzo.weights.sources import NANO
 from mezzo.weights.vision_half import IMAGE, IMAGE_BREAK, IMAGE_END
 
 _RUN = "run.json"
+_CELLS_TO_START_FROM = 3000
 
 
 class CannotTrain(Exception):
@@ -110,11 +113,17 @@ class VisionRun:
         network = load_network(self.language, config, dtype=torch.float32, device=torch.device("cpu"))
         torch.manual_seed(self.recipe.seed)
         half = VisionHalf(self.recipe.vision, network.decoder, self.recipe.lora_rank)
+        letters = self._source(self._first_pictures(), "train").open().batch(0)
+        start_from_edges(half.vision, torch.from_numpy(letters.pixels))
         tokenizer = Tokenizer.from_file(str(self._tokenizer_json))
         half.codes.start_from(network.decoder.tok_embeddings.weight.detach(), tokenizer, self.recipe.seed)
         network.to(self.device)
         half.to(self.device)
         return Lessons(half, network.decoder, self.image_tokens[0])
+
+    def _first_pictures(self) -> StageRecipe:
+        """Return a stage of many pictures that only serve to see what edges are like in them."""
+        return replace(self.recipe.stages[0], mixture=replace(WORDS, ramp=0), cells=_CELLS_TO_START_FROM)
 
     def _stage(self, recipe: StageRecipe) -> Stage:
         return Stage(
