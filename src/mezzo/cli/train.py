@@ -125,7 +125,7 @@ def evaluate(
     for task, (right, of) in counts.items():
         put(f"| {task} | {right} | {of} | {right / of:.0%} |")
     if out is not None:
-        _write_results(out, graded, counts, save_failures(graded, out, 10))
+        _write_results(out, graded, counts, save_failures(graded, out, 10), at_once)
 
 
 @train.command()
@@ -179,10 +179,11 @@ def _say_line(line: dict[str, Any]) -> None:
 
 
 def _write_results(
-    folder: Path, graded: list[Graded], counts: dict[str, tuple[int, int]], failures: list[tuple[str, Graded]]
+    folder: Path, graded: list[Graded], counts: dict[str, tuple[int, int]], failures: list[tuple[str, Graded]], at_once: int
 ) -> None:
     results = {
         "accuracy": {task: {"right": right, "of": of} for task, (right, of) in counts.items()},
+        "at_once": at_once,
         "median_seconds": sorted(one.seconds for one in graded)[len(graded) // 2],
         "failures": [
             {
