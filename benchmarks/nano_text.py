@@ -2,8 +2,9 @@
 
     python -m benchmarks.nano_text NANO NANO_TEXT [--out docs/nano/facts.json]
 
-NANO and NANO_TEXT are the folders that `mezzo pull nano` and `mezzo pull nano-text` print. The text is this repository's
-documentation, which neither was trained on, in pieces of 256 tokens. The file has the sizes of the vision half too.
+NANO and NANO_TEXT are the folders that `mezzo pull nano` and `mezzo pull nano-text` print. The text is this
+repository's documentation, which neither was trained on, in pieces of 256 tokens. The file has the sizes of the vision
+half too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def prose() -> str:
     texts = []
     for path in sorted(DOCS.rglob("*.md")):
         text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
-        texts += [line for line in text.splitlines() if len(line) > 60 and not line.startswith(("|", "- [", "#"))]
+        texts += [
+            line for line in text.splitlines() if len(line) > 60 and not line.startswith(("|", "- [", "#"))
+        ]
     return "\n".join(texts)
 
 
@@ -56,7 +59,9 @@ def load(folder: Path) -> Network:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("nano", type=Path)
     parser.add_argument("nano_text", type=Path)
     parser.add_argument("--out", type=Path)

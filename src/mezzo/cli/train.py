@@ -34,10 +34,14 @@ class RecipeName(StrEnum):
 
 @train.command()
 def vision(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run; an interrupted one goes on.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of the run; an interrupted one goes on.")
+    ],
     recipe: Annotated[
         RecipeName,
-        typer.Option(help="`small` shows that all works (minutes), `cpu` made what ships, `gpu` is the larger one."),
+        typer.Option(
+            help="`small` shows that all works (minutes), `cpu` made what ships, `gpu` is the larger one."
+        ),
     ] = RecipeName.cpu,
     scale: Annotated[float, typer.Option(help="Multiplies the steps of every stage.")] = 1.0,
     language: Annotated[
@@ -139,22 +143,13 @@ def samples(
 ) -> None:
     """Draw a sheet of pictures of every kind, with questions and answers beneath them."""
     _require_extra()
-    import random
-
     from mezzo.train.data.material import Lexicon
-    from mezzo.train.data.mixture import SAMPLE_SIZES, draw
+    from mezzo.train.data.mixture import samples as drawn
     from mezzo.train.data.sheet import sheet
 
     settings = read_settings({"home": home}, config=config)
     lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
-    pictures = [
-        draw(
-            name, random.Random(f"{seed}/{name}/{number}"), size, 32,
-            split="held_out" if held_out else "train", lexicon=lexicon,
-        )
-        for name, size in SAMPLE_SIZES.items()
-        for number in range(count)
-    ]  # fmt: skip
+    pictures = drawn(count, seed, split="held_out" if held_out else "train", lexicon=lexicon)
     try:
         sheet(pictures).save(target)
     except (OSError, ValueError) as error:
@@ -179,7 +174,11 @@ def _say_line(line: dict[str, Any]) -> None:
 
 
 def _write_results(
-    folder: Path, graded: list[Graded], counts: dict[str, tuple[int, int]], failures: list[tuple[str, Graded]], at_once: int
+    folder: Path,
+    graded: list[Graded],
+    counts: dict[str, tuple[int, int]],
+    failures: list[tuple[str, Graded]],
+    at_once: int,
 ) -> None:
     results = {
         "accuracy": {task: {"right": right, "of": of} for task, (right, of) in counts.items()},

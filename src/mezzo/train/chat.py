@@ -39,7 +39,7 @@ class ChatFormat:
     def image(self, rows: int, columns: int) -> list[int]:
         """Return the tokens of a picture of so many cells."""
         row = [self.image_id] * columns + [self.break_id]
-        return (row * rows)[:-1] + [self.end_id]
+        return [*(row * rows)[:-1], self.end_id]
 
     def plain(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]

@@ -45,7 +45,11 @@ class CellCodes(nn.Module):
 
         letters = torch.stack([named(char) for char in CHARACTERS])
         for slot in range(CELL_SLOTS + 1):
-            turn = torch.eye(dim) if slot == 0 else torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
+            turn = (
+                torch.eye(dim)
+                if slot == 0
+                else torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
+            )
             self.chars[slot, 1:] = letters @ turn
         self.chars[0, 0] = 0.5 * named("\n")
         self.kinds[1:] = torch.stack([named(f" {kind}") for kind in KINDS[1:]])

@@ -74,12 +74,16 @@ def questions(tasks: tuple[Task, ...], per_task: int, seed: int, lexicon: Lexico
         found = missed = 0
         while found < per_task:
             size = rng.choice(task.sizes)
-            picture = draw(task.scene, random.Random(rng.getrandbits(64)), size, 32, split="held_out", lexicon=lexicon)
+            picture = draw(
+                task.scene, random.Random(rng.getrandbits(64)), size, 32, split="held_out", lexicon=lexicon
+            )
             fitting = [turn for turn in picture.turns if turn.skill in task.skills and task.accepts(turn)]
             if not fitting:
                 missed += 1
                 if missed > _MOST_PICTURES_FOR_ONE * (found + 1):
-                    raise LookupError(f"pictures of {task.scene} hardly ever ask for {', '.join(task.skills)}")
+                    raise LookupError(
+                        f"pictures of {task.scene} hardly ever ask for {', '.join(task.skills)}"
+                    )
                 continue
             found += 1
             yield Question(task.name, picture.pixels, rng.choice(fitting))

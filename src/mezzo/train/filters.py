@@ -35,7 +35,9 @@ def frequency_filters(config: VisionConfig) -> Tensor:
     edge, count = config.patch_size, config.hidden_size
     place = (torch.arange(edge) + 0.5) / edge
     waves = torch.cos(torch.pi * torch.arange(edge)[:, None] * place)  # (frequency, pixel)
-    order = sorted(((u, v) for u in range(edge) for v in range(edge)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+    order = sorted(
+        ((u, v) for u in range(edge) for v in range(edge)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f)
+    )
     colours = torch.tensor([(1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (-0.5, -0.5, 1.0)]) / 3
     num_chroma = min(2 * 12, count // 8)
     filters = []
@@ -99,7 +101,12 @@ def _busy_patches(pixels: Tensor, config: VisionConfig) -> Tensor:
 
 def _detectors(edge: int) -> Iterator[Tensor]:
     """Yield filters of (edge, edge): edges in eight directions, dark and bright lines in four, in two sizes."""
-    for per_side, wavelength, of_lines in ((7, 5.0, False), (5, 5.0, True), (4, 10.0, False), (4, 10.0, True)):
+    for per_side, wavelength, of_lines in (
+        (7, 5.0, False),
+        (5, 5.0, True),
+        (4, 10.0, False),
+        (4, 10.0, True),
+    ):
         middles = [(number + 0.5) * edge / per_side for number in range(per_side)]
         for y in middles:
             for x in middles:

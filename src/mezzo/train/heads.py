@@ -65,4 +65,3 @@ def _areas(logits: Tensor, areas: Tensor) -> tuple[Tensor, float, float]:
         kind_share = (kinds.argmax(-1) == kind)[there].float().mean().item()
         colour_share = (colours.argmax(-1) == colour)[there].float().mean().item()
     return loss, kind_share, colour_share
-

@@ -104,7 +104,9 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
                 save_state(stage.state, half, optimizer, {"step": step, "stage": recipe.name})
 
 
-def _step(lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource, step: int) -> dict[str, float]:
+def _step(
+    lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource, step: int
+) -> dict[str, float]:
     with autocast(lessons.device):
         loss, values = lesson(lessons, recipe)(batch)
         values["loss"] = loss.item()
@@ -118,7 +120,9 @@ def _step(lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource,
 
 def lesson(lessons: Lessons, recipe: StageRecipe) -> Callable[[Batch], tuple[Tensor, dict[str, float]]]:
     """Return what a stage computes from a batch."""
-    return {"decoder": lessons.decoder_alone, "encoder": lessons.encoder, "joint": lessons.joint}[recipe.lesson]
+    return {"decoder": lessons.decoder_alone, "encoder": lessons.encoder, "joint": lessons.joint}[
+        recipe.lesson
+    ]
 
 
 @torch.no_grad()

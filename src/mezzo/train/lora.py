@@ -55,7 +55,6 @@ def add_lora(decoder: Decoder, rank: int) -> dict[str, nn.Parameter]:
     return parameters
 
 
-
 @contextmanager
 def without_lora(decoder: Decoder) -> Iterator[None]:
     """Have the decoder compute what it did before it was trained."""

@@ -39,7 +39,11 @@ PAGES = Mixture(
 )
 ANSWERS = Mixture(
     (
-        Part(5, (("line", 0.5), ("page", 0.15), ("shapes", 0.35)), (Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4))),
+        Part(
+            5,
+            (("line", 0.5), ("page", 0.15), ("shapes", 0.35)),
+            (Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4)),
+        ),
         Part(3, (*_DOCUMENTS, *_CHARTS, ("shapes", 3.0)), _MEDIUM),
     )
 )
@@ -87,12 +91,16 @@ GPU = Recipe(
     vision=_vision(layers=8, hidden=512),
     lora_rank=64,
     stages=(
-        StageRecipe("cells", "decoder", ANSWERS, 400, 2048, 1e-3, text_tokens=1024, decay=0.01, train_codes=True),
+        StageRecipe(
+            "cells", "decoder", ANSWERS, 400, 2048, 1e-3, text_tokens=1024, decay=0.01, train_codes=True
+        ),
         StageRecipe("letters", "encoder", LETTERS, 1500, 512, 6e-4, decay=0.01),
         StageRecipe("words", "encoder", WORDS, 1500, 2048, 8e-4, decay=0.01),
         StageRecipe("pages", "encoder", EVERYTHING, 12_000, 8192, 1e-3, decay=0.3),
         StageRecipe("answers", "decoder", EVERYTHING, 2500, 4096, 8e-4, decay=0.2, text_tokens=2048),
-        StageRecipe("joint", "joint", EVERYTHING, 4000, 4096, 4e-4, encoder_rate=0.5, decay=0.5, text_tokens=2048),
+        StageRecipe(
+            "joint", "joint", EVERYTHING, 4000, 4096, 4e-4, encoder_rate=0.5, decay=0.5, text_tokens=2048
+        ),
     ),
 )
 """Written for one GPU of 80 GB and sixteen cores that draw; it has not been run (docs/nano.md)."""

@@ -24,8 +24,8 @@ from mezzo.train.filters import start_from_edges
 from mezzo.train.loop import Pace, Stage, run_stage
 from mezzo.train.package import write_package
 from mezzo.train.plot import draw_curves
-from mezzo.train.recipes import WORDS
 from mezzo.train.recipe import Recipe, StageRecipe
+from mezzo.train.recipes import WORDS
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state
 from mezzo.train.text import TextSource
@@ -97,7 +97,9 @@ class VisionRun:
             stage = self._stage(recipe)
             if before is not None and not stage.state.exists():
                 load_state(before, lessons.half, None)
-            run_stage(lessons, stage, self.pace, lambda line, name=recipe.name: report({"stage": name} | line))
+            run_stage(
+                lessons, stage, self.pace, lambda line, name=recipe.name: report({"stage": name} | line)
+            )
             before = stage.state
         if before is not None:
             load_state(before, lessons.half, None)  # of a run that had nothing left to do
@@ -109,7 +111,9 @@ class VisionRun:
     def _load(self) -> Lessons:
         config = ModelConfig.from_folder(self.language)
         if config.vision is not None:
-            raise CannotTrain(f"{self.language} can see already; this trains a vision half for a model of text")
+            raise CannotTrain(
+                f"{self.language} can see already; this trains a vision half for a model of text"
+            )
         network = load_network(self.language, config, dtype=torch.float32, device=torch.device("cpu"))
         torch.manual_seed(self.recipe.seed)
         half = VisionHalf(self.recipe.vision, network.decoder, self.recipe.lora_rank)
@@ -161,4 +165,6 @@ class VisionRun:
             replace_json(path, wanted)
             return
         if found != wanted:
-            raise CannotTrain(f"{self.folder} holds a run of another recipe; give another folder, or the same recipe")
+            raise CannotTrain(
+                f"{self.folder} holds a run of another recipe; give another folder, or the same recipe"
+            )

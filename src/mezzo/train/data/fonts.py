@@ -35,14 +35,18 @@ _UNSUITABLE = (
     "symbol", "dingbat", "ornament", "emoji", "icon", "math", "braille", "ancient", "irianis", "isabella",
     "rufscript", "ecolier", "d050000l", "standardsymbols", "barcode", "stencil", "music", "lastresort", "cjk",
     "aegean", "akkadian", "anatolian", "assyrian", "gardiner", "maya", "musica", "symbola", "textfonts", "analecta",
-    "asea", "phon", "quercus", "ellhnikh", "emerita", "prophon", "babel", "jara", "alfa-beta", "smallcaps", "keyboard", "eemusic", "nilus", "abydos", "alfios", "anaktoria", "aroania", "atavyros", "avdira", "webdings", "wingdings",
+    "asea", "phon", "quercus", "ellhnikh", "emerita", "prophon", "babel", "jara", "alfa-beta", "smallcaps",
+    "keyboard", "eemusic", "nilus", "abydos", "alfios", "anaktoria", "aroania", "atavyros", "avdira", "webdings",
+    "wingdings",
 )  # fmt: skip
 _EVERYDAY = (
     "DejaVu Sans", "DejaVu Serif", "Liberation", "Noto Sans", "Noto Serif", "Open Sans", "Roboto", "Carlito", "Caladea",
     "FreeSans", "FreeSerif", "Inter", "Lato", "PT Sans", "PT Serif", "Nimbus", "TeX Gyre Heros", "TeX Gyre Termes",
     "Arial", "Helvetica", "Times", "Verdana", "Georgia", "Calibri", "Cantarell", "Linux Libertine O",
 )  # fmt: skip
-_SLANTED_OR_EXTREME = ("italic", "oblique", "black", "thin", "extralight", "heavy", "condensed", "narrow", "-it", "ri.")
+_SLANTED_OR_EXTREME = (
+    "italic", "oblique", "black", "thin", "extralight", "heavy", "condensed", "narrow", "-it", "ri.",
+)  # fmt: skip
 _HELD_OUT_SHARE = 0.15
 
 

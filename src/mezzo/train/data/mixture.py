@@ -136,3 +136,12 @@ def batch_of_pictures(
         )
         for _ in range(max(1, round(cells / size.cells)))
     ]
+
+
+def samples(count: int, seed: int, *, split: Split, lexicon: Lexicon) -> list[Picture]:
+    """Draw `count` pictures of every scene, to be looked at; cells of 32 pixels."""
+    return [
+        draw(name, random.Random(f"{seed}/{name}/{number}"), size, 32, split=split, lexicon=lexicon)
+        for name, size in SAMPLE_SIZES.items()
+        for number in range(count)
+    ]
