@@ -42,7 +42,7 @@ class ChatFormat:
         return [*(row * rows)[:-1], self.end_id]
 
     def plain(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spelled(self, text: str) -> list[int]:
         return [token_id for char in text for token_id in self.plain(char)]

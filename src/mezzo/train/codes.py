@@ -62,7 +62,7 @@ class CellCodes(nn.Module):
         chars, areas = targets["cell_chars"], targets["cell_areas"]
         cells = sum(self.chars[slot][chars[:, slot]] for slot in range(CELL_SLOTS + 1))
         covered = (areas > 0).unsqueeze(-1)
-        return (  # type: ignore[no-any-return]
+        return (
             cells
             + self.kinds[areas // 16] * covered
             + self.colours[areas % 16] * covered

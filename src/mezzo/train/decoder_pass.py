@@ -6,11 +6,13 @@ Checked against each other by tests/train/test_decoder_pass.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mezzo.model.decoder import Attention, Decoder, RopeInputs
+from mezzo.model.decoder import Attention, Block, Decoder, RopeInputs
 from mezzo.model.rope import rotate
 
 
@@ -24,10 +26,16 @@ def hidden_states(decoder: Decoder, embeddings: Tensor) -> Tensor:
     hidden = embeddings.reshape(num_sequences * length, dim)
     positions = torch.arange(length, device=embeddings.device).repeat(num_sequences)
     rope = RopeInputs(decoder.rotary, positions, decoder.dtype)
-    for layer in decoder.layers:
+    for layer in _layers(decoder):
         hidden = hidden + _attention(layer.attention, layer.attention_norm(hidden), rope, num_sequences)
         hidden = hidden + layer.feed_forward(layer.ffn_norm(hidden))
     return decoder.norm(hidden).view(num_sequences, length, dim)  # type: ignore[no-any-return]
+
+
+def _layers(decoder: Decoder) -> Iterator[Block]:
+    for layer in decoder.layers:
+        assert isinstance(layer, Block)
+        yield layer
 
 
 def _attention(attention: Attention, hidden: Tensor, rope: RopeInputs, num_sequences: int) -> Tensor:

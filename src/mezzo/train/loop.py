@@ -143,7 +143,7 @@ def evaluate(lessons: Lessons, recipe: StageRecipe, source: Source, num_batches:
 def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, Any]]:
     """Return what a stage trains, each group with its highest learning rate."""
     for parameter in half.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad_(False)
 
     def group(modules: list[nn.Module], rate: float, weight_decay: float = 0.0) -> Iterator[dict[str, Any]]:
         parameters = [p for module in modules for p in module.parameters()]

@@ -30,7 +30,7 @@ class TextSource:
     def _token_ids(self) -> list[int]:
         tokenizer = Tokenizer.from_file(str(self.tokenizer_json))
         prose = "\n".join(" ".join(text.split()) for _, text in sorted(topics.items()))
-        return tokenizer.encode(prose, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return tokenizer.encode(prose, add_special_tokens=False).ids
 
     def batch(self, step: int, num_tokens: int) -> Tensor:
         """Return token ids (sequences, 64) int64, about `num_tokens` in all."""

@@ -50,9 +50,8 @@ def image_tokens(language: Path) -> tuple[int, int, int]:
     half = NANO.vision
     assert half is not None
     for names in ((IMAGE, IMAGE_BREAK, IMAGE_END), tuple(half.renamed_tokens)):
-        ids = [tokenizer.token_to_id(name) for name in names]
-        if None not in ids:
-            image, line_break, end = ids
+        image, line_break, end = (tokenizer.token_to_id(name) for name in names)
+        if image is not None and line_break is not None and end is not None:
             return image, line_break, end
     raise CannotTrain(f"{language} has no tokens for images: {IMAGE}, {IMAGE_BREAK}, {IMAGE_END}")
 
@@ -97,9 +96,7 @@ class VisionRun:
             stage = self._stage(recipe)
             if before is not None and not stage.state.exists():
                 load_state(before, lessons.half, None)
-            run_stage(
-                lessons, stage, self.pace, lambda line, name=recipe.name: report({"stage": name} | line)
-            )
+            run_stage(lessons, stage, self.pace, _of_stage(recipe.name, report))
             before = stage.state
         if before is not None:
             load_state(before, lessons.half, None)  # of a run that had nothing left to do
@@ -168,3 +165,7 @@ class VisionRun:
             raise CannotTrain(
                 f"{self.folder} holds a run of another recipe; give another folder, or the same recipe"
             )
+
+
+def _of_stage(name: str, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda line: report({"stage": name} | line)

@@ -78,8 +78,8 @@ class Part:
     sizes: tuple[Size, ...]
 
     def scene(self, rng: random.Random) -> str:
-        names, weights = zip(*self.scenes, strict=True)
-        return rng.choices(names, weights)[0]
+        names = [name for name, _ in self.scenes]
+        return rng.choices(names, [weight for _, weight in self.scenes])[0]
 
 
 @dataclass(frozen=True)

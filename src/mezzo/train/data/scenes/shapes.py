@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +41,7 @@ def scatter(material: Material, width: int, height: int) -> Canvas:
     rng = material.rng
     paper_name = rng.choice(("white", "white", "white", "black", "grey", rng.choice(_COLOURS)))
     canvas = Canvas(width, height, colours.shade(rng, paper_name))
-    kinds = _EASY if rng.random() < 0.5 else SHAPES
+    kinds: Sequence[str] = _EASY if rng.random() < 0.5 else SHAPES
     palette = [name for name in _COLOURS if name != paper_name]
     if rng.random() < 0.4:  # many of a kind, so that counting is worth a question
         kinds, palette = rng.sample(kinds, 2), rng.sample(palette, 2)
@@ -57,8 +58,8 @@ def _place(
     material: Material,
     width: int,
     height: int,
-    kinds: tuple[str, ...] | list[str],
-    palette: list[str],
+    kinds: Sequence[str],
+    palette: Sequence[str],
     count: int,
 ) -> list[Thing]:
     rng = material.rng
