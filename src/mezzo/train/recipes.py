@@ -31,6 +31,9 @@ WORDS = Mixture(
     ),
     ramp=900,
 )
+PARAGRAPHS = Mixture(
+    (Part(1, (("letters", 0.1), ("plain_page", 0.5), ("page", 0.2), ("line", 0.05), ("shapes", 0.15)), _SMALL),)
+)
 PAGES = Mixture(
     (
         Part(4, (("plain_page", 0.3), ("page", 0.35), ("line", 0.15), ("shapes", 0.2)), _SMALL),

@@ -31,7 +31,7 @@ class Targets:
     cell_chars    int64 (cells, CELL_SLOTS + 1), likewise in the cell; the last one is the character that follows
                   them in their line, so that the reader's way from cell to cell is written in the cells
     patch_areas   int64 (patches,), what `Picture.areas` has in the middle of the patch
-    cell_areas    int64 (cells,), the most frequent of the four that is not 0
+    cell_areas    int64 (cells,), the most frequent one of its patches' that is not 0
     cell_centres  int64 (cells,), how many filled things have their middle in the cell, at most MAX_CENTRES
     """
 
@@ -42,18 +42,19 @@ class Targets:
     cell_centres: NDArray[np.int64]
 
 
-def targets_of(picture: Picture, patch: int) -> Targets:
-    """Compute the targets for patches of `patch` pixels and cells of two by two of them."""
+def targets_of(picture: Picture, patch: int, merge: int) -> Targets:
+    """Compute the targets for patches of `patch` pixels and cells of `merge` by `merge` of them."""
     height, width = picture.areas.shape
+    edge = patch * merge
     areas = picture.areas[patch // 2 :: patch, patch // 2 :: patch].astype(np.int64)
-    rows, columns = height // patch // 2, width // patch // 2
-    squares = areas.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3).reshape(rows * columns, 4)
+    rows, columns = height // edge, width // edge
+    squares = areas.reshape(rows, merge, columns, merge).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
     return Targets(
         patch_chars=_slots(picture, patch, PATCH_SLOTS, with_next=False),
-        cell_chars=_slots(picture, 2 * patch, CELL_SLOTS, with_next=True),
+        cell_chars=_slots(picture, edge, CELL_SLOTS, with_next=True),
         patch_areas=areas.reshape(-1),
         cell_areas=_majority(squares),
-        cell_centres=_centres(picture, 2 * patch),
+        cell_centres=_centres(picture, edge),
     )
 
 
@@ -82,7 +83,7 @@ def _next_class(glyphs: tuple[Glyph, ...], number: int) -> int:
 
 
 def _majority(squares: NDArray[np.int64]) -> NDArray[np.int64]:
-    """squares (cells, 4) -> (cells,): the most frequent number that is not 0, the first one of a tie, or 0."""
+    """squares (cells, patches of each) -> (cells,): the most frequent number that is not 0, the first one of a tie, or 0."""
     counts = (squares[:, :, None] == squares[:, None, :]).sum(-1) * (squares > 0)
     return np.take_along_axis(squares, counts.argmax(1)[:, None], 1)[:, 0]
 

@@ -142,6 +142,7 @@ class VisionRun:
             split=split,
             cells_in_batch=recipe.cells,
             patch_size=self.recipe.vision.patch_size,
+            merge_size=self.recipe.vision.spatial_merge_size,
             tokenizer_json=self._tokenizer_json,
             image_tokens=self.image_tokens,
         )

@@ -42,7 +42,7 @@ class Source:
     """All that decides what is in batch number n.
 
     cells_in_batch   about how many cells the pictures of a batch have together
-    patch_size       of the encoder, in pixels; a cell is two by two patches
+    patch_size       of the encoder, in pixels; a cell is merge_size by merge_size patches
     """
 
     mixture: Mixture
@@ -50,6 +50,7 @@ class Source:
     split: Split
     cells_in_batch: int
     patch_size: int
+    merge_size: int
     tokenizer_json: Path
     image_tokens: tuple[int, int, int]
 
@@ -70,12 +71,12 @@ class OpenSource:
     def batch(self, number: int) -> Batch:
         """Draw batch `number`."""
         source = self.source
+        edge = source.patch_size * source.merge_size
         pictures = batch_of_pictures(
-            source.mixture, source.seed, number, source.cells_in_batch, 2 * source.patch_size,
+            source.mixture, source.seed, number, source.cells_in_batch, edge,
             split=source.split, lexicon=self.lexicon,
         )  # fmt: skip
-        targets = [targets_of(picture, source.patch_size) for picture in pictures]
-        edge = 2 * source.patch_size
+        targets = [targets_of(picture, source.patch_size, source.merge_size) for picture in pictures]
         rows, columns = pictures[0].areas.shape[0] // edge, pictures[0].areas.shape[1] // edge
         return Batch(
             pixels=np.stack([picture.pixels for picture in pictures]),
