@@ -32,7 +32,13 @@ WORDS = Mixture(
     ramp=900,
 )
 PARAGRAPHS = Mixture(
-    (Part(1, (("letters", 0.1), ("plain_page", 0.5), ("page", 0.2), ("line", 0.05), ("shapes", 0.15)), _SMALL),)
+    (
+        Part(
+            1,
+            (("letters", 0.1), ("plain_page", 0.5), ("page", 0.2), ("line", 0.05), ("shapes", 0.15)),
+            _SMALL,
+        ),
+    )
 )
 PAGES = Mixture(
     (

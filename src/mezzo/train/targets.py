@@ -83,7 +83,7 @@ def _next_class(glyphs: tuple[Glyph, ...], number: int) -> int:
 
 
 def _majority(squares: NDArray[np.int64]) -> NDArray[np.int64]:
-    """squares (cells, patches of each) -> (cells,): the most frequent number that is not 0, the first one of a tie, or 0."""
+    """squares (cells, patches of each) -> (cells,): the most frequent number but 0, the first one of a tie, or 0."""
     counts = (squares[:, :, None] == squares[:, None, :]).sum(-1) * (squares > 0)
     return np.take_along_axis(squares, counts.argmax(1)[:, None], 1)[:, 0]
 
