@@ -67,23 +67,45 @@ def share(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-@cache
-def faces(split: Split) -> tuple[tuple[Face, ...], ...]:
-    """Return the usable families of a split, each with its faces, sorted by name.
+Families = tuple[tuple[Face, ...], ...]
+"""Families of fonts, each with its faces, sorted by name."""
 
-    Raises: LookupError where the machine has none.
-    """
-    families: dict[str, list[Face]] = defaultdict(list)
-    for path in _font_files():
-        family = _usable_family(path)
-        if family is not None:
-            families[family].append(Face(family, str(path)))
-    chosen = [tuple(group) for _, group in sorted(families.items()) if group[0].split == split]
+
+class _Known:
+    """What this process knows: to look into a thousand fonts takes half a minute, so processes tell each other."""
+
+    families: Families | None = None
+
+
+def families() -> Families:
+    """Return the usable families of this machine, looked for on the first call."""
+    if _Known.families is None:
+        found: dict[str, list[Face]] = defaultdict(list)
+        for path in _font_files():
+            family = _usable_family(path)
+            if family is not None:
+                found[family].append(Face(family, str(path)))
+        _Known.families = tuple(tuple(group) for _, group in sorted(found.items()))
+    return _Known.families
+
+
+def remember(found: Families | None) -> None:
+    """Take the families that another process has found, or with None look anew."""
+    _Known.families = found
+    faces.cache_clear()
+    _everyday_faces.cache_clear()
+
+
+@cache
+def faces(split: Split) -> Families:
+    """Return the usable families of a split. Raises: LookupError where the machine has none."""
+    chosen = tuple(group for group in families() if group[0].split == split)
     if not chosen:
+        kept = " of those that are kept for the examination" if split == "held_out" else ""
         raise LookupError(
-            "no fonts that can write English were found; install some, such as Debian's fonts-dejavu"
+            f"no fonts{kept} that can write English were found; install some, such as Debian's fonts-dejavu"
         )
-    return tuple(chosen)
+    return chosen
 
 
 def random_face(rng: random.Random, split: Split) -> Face:
@@ -92,7 +114,7 @@ def random_face(rng: random.Random, split: Split) -> Face:
 
 
 @cache
-def _everyday_faces(split: Split) -> tuple[tuple[Face, ...], ...]:
+def _everyday_faces(split: Split) -> Families:
     upright = [
         tuple(face for face in family if not any(word in face.path.lower() for word in _SLANTED_OR_EXTREME))
         for family in faces(split)

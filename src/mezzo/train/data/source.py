@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from mezzo.train.chat import ChatFormat, Conversation
-from mezzo.train.data.fonts import Split
+from mezzo.train.data import fonts
+from mezzo.train.data.fonts import Families, Split
 from mezzo.train.data.material import Lexicon
 from mezzo.train.data.mixture import Mixture, batch_of_pictures
 from mezzo.train.targets import Targets, targets_of
@@ -60,6 +64,10 @@ class Source:
         return OpenSource(self, Lexicon.from_tokenizer(self.tokenizer_json), chat)
 
 
+class DrawingStopped(RuntimeError):
+    """A process that draws pictures has ended; its own error is on stderr."""
+
+
 class OpenSource:
     """A source with its words and its tokenizer read."""
 
@@ -96,12 +104,15 @@ class OpenSource:
 def batches(source: Source, first: int, num_workers: int) -> Iterator[Iterator[Batch]]:
     """Draw batches `first`, `first + 1`, ... in processes, a few ahead of their use, and stop them at the end.
 
-    Raises: RuntimeError where a process ended; its own error is on stderr.
+    Raises: DrawingStopped where a process ended; LookupError where the machine has no fonts.
     """
+    fonts.faces(source.split)  # looked for here, once, and not by each process
     context: Any = multiprocessing.get_context("spawn")
     queues: list[Queue[Batch]] = [context.Queue(_BATCHES_AHEAD) for _ in range(num_workers)]
     workers = [
-        context.Process(target=_work, args=(source, first + place, num_workers, queue), daemon=True)
+        context.Process(
+            target=_work, args=(source, first + place, num_workers, queue, fonts.families()), daemon=True
+        )
         for place, queue in enumerate(queues)
     ]
     for worker in workers:
@@ -126,13 +137,25 @@ def _in_turn(queues: list[Queue[Batch]], workers: list[Any]) -> Iterator[Batch]:
                     break
                 except standard.Empty:
                     if not worker.is_alive():
-                        raise RuntimeError("a process that draws pictures has ended") from None
+                        ended = f"{worker.name} with exit code {worker.exitcode}"
+                        raise DrawingStopped(f"a process that draws pictures has ended: {ended}") from None
             yield batch
 
 
-def _work(source: Source, first: int, step: int, queue: Queue[Batch]) -> None:
+def _work(source: Source, first: int, step: int, queue: Queue[Batch], found: Families) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and one of them tells
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    fonts.remember(found)
     opened = source.open()
     number = first
     while True:
         queue.put(opened.batch(number))
         number += step
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that wants its pictures was killed: nothing else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
