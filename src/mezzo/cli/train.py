@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mezzo.cli.address import server_address
 from mezzo.cli.options import read_settings
 from mezzo.cli.output import CommandFailed, put, say
 from mezzo.cli.pull import fetch
 
 if TYPE_CHECKING:
-    from mezzo.train.evaluate import Graded
+    import httpx
+
+    from mezzo.train.evaluate import Graded, Question
 
 train = typer.Typer(
     name="train",
@@ -60,6 +63,7 @@ def vision(
     """
     _require_extra()
     from mezzo.model.errors import UnsupportedCheckpoint
+    from mezzo.train.data.source import DrawingStopped
     from mezzo.train.loop import Pace
     from mezzo.train.recipes import RECIPES
     from mezzo.train.vision_run import CannotTrain, VisionRun, image_tokens, training_device
@@ -79,7 +83,14 @@ def vision(
             pace=Pace(num_workers=workers),
         )
         package = run.train(_say_line)
-    except (CannotTrain, UnsupportedCheckpoint, LookupError, FloatingPointError) as error:
+    except (
+        CannotTrain,
+        UnsupportedCheckpoint,
+        LookupError,
+        FloatingPointError,
+        OverflowError,
+        DrawingStopped,
+    ) as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
         raise CommandFailed(f"cannot write {folder}: {error.strerror or error}") from error
@@ -89,8 +100,15 @@ def vision(
 @train.command()
 def evaluate(
     url: Annotated[
-        str, typer.Option(help="A running server; start one with `mezzo serve`.")
-    ] = "http://127.0.0.1:8000",
+        str | None,
+        typer.Option(
+            help="A running server, the one on this machine if left out; start one with `mezzo serve`."
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", help="Key to send; MEZZO_API_KEY or this machine's own if left out."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Model to ask.")] = "mistral-medium-latest",
     count: Annotated[int, typer.Option(min=1, help="Questions for each line of the table.")] = 50,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 2025,
@@ -106,14 +124,13 @@ def evaluate(
     import httpx
 
     from mezzo.train.data.material import Lexicon
-    from mezzo.train.evaluate import accuracy, examine, questions, save_failures
+    from mezzo.train.evaluate import accuracy, connect, examine, questions, save_failures
     from mezzo.train.exam import EXAM
 
     settings = read_settings({"home": home}, config=config)
-    lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
-    say("drawing")
-    asked = list(questions(EXAM, count, seed, lexicon))
+    address = server_address(url, api_key, settings)
     done: list[Graded] = []
+    asked: list[Question] = []
 
     def advance(one: Graded) -> None:
         done.append(one)
@@ -121,15 +138,27 @@ def evaluate(
             say(f"{len(done)} of {len(asked)} answered")
 
     try:
-        graded = examine(asked, url=url, model=model, at_once=at_once, advance=advance)
+        with connect(address.url, address.key, trust_env=not address.is_here) as client:
+            lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
+            say("drawing")
+            asked += questions(EXAM, count, seed, lexicon)
+            graded = examine(asked, client, model=model, at_once=at_once, advance=advance)
+    except httpx.HTTPStatusError as error:
+        raise CommandFailed(f"{address.url} refused: {_refusal(error.response)}") from error
     except httpx.HTTPError as error:
-        raise CommandFailed(f"{url} does not answer: {error}") from error
+        raise CommandFailed(f"{address.url} does not answer: {error}") from error
+    except LookupError as error:
+        raise CommandFailed(str(error)) from error
     counts = accuracy(graded)
     put("| task | right | of | share |\n| --- | --- | --- | --- |")
     for task, (right, of) in counts.items():
         put(f"| {task} | {right} | {of} | {right / of:.0%} |")
-    if out is not None:
+    if out is None:
+        return
+    try:
         _write_results(out, graded, counts, save_failures(graded, out, 10), at_once)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {out}: {error.strerror or error}") from error
 
 
 @train.command()
@@ -149,7 +178,10 @@ def samples(
 
     settings = read_settings({"home": home}, config=config)
     lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
-    pictures = drawn(count, seed, split="held_out" if held_out else "train", lexicon=lexicon)
+    try:
+        pictures = drawn(count, seed, split="held_out" if held_out else "train", lexicon=lexicon)
+    except LookupError as error:
+        raise CommandFailed(str(error)) from error
     try:
         sheet(pictures).save(target)
     except (OSError, ValueError) as error:
@@ -171,6 +203,16 @@ def _say_line(line: dict[str, Any]) -> None:
     numbers = {name: value for name, value in line.items() if name not in ("stage", "kind", "step", "of")}
     shown = " ".join(f"{name} {value:g}" for name, value in numbers.items())
     say(f"{line['stage']} {line['kind']} {line['step']}/{line['of']}: {shown}")
+
+
+def _refusal(response: httpx.Response) -> str:
+    """Say in a line why a server did not do what it was asked."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    said = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
+    return f"{response.status_code} {said or response.reason_phrase}"
 
 
 def _write_results(

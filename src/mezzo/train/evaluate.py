@@ -89,17 +89,37 @@ def questions(tasks: tuple[Task, ...], per_task: int, seed: int, lexicon: Lexico
             yield Question(task.name, picture.pixels, rng.choice(fitting))
 
 
+def connect(url: str, key: str, *, trust_env: bool) -> httpx.Client:
+    """Return a client of the server at `url`; `trust_env` goes through the environment's proxies.
+
+    Raises: httpx.HTTPError where none answers, or it does not know the key.
+    """
+    headers = {"authorization": f"Bearer {key}"}
+    client = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trust_env)
+    try:
+        client.get("/v1/models").raise_for_status()
+    except httpx.HTTPError:
+        client.close()
+        raise
+    return client
+
+
 def examine(
-    asked: list[Question], *, url: str, model: str, at_once: int, advance: Callable[[Graded], None]
+    asked: list[Question],
+    client: httpx.Client,
+    *,
+    model: str,
+    at_once: int,
+    advance: Callable[[Graded], None],
 ) -> list[Graded]:
-    """Ask a running server, `at_once` questions at a time. Raises: httpx.HTTPError for an answer that is none."""
-    with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client, ThreadPoolExecutor(at_once) as pool:
+    """Ask a server, `at_once` questions at a time. Raises: httpx.HTTPError for an answer that is none."""
 
-        def ask(question: Question) -> Graded:
-            graded = _ask(client, model, question)
-            advance(graded)
-            return graded
+    def ask(question: Question) -> Graded:
+        graded = _ask(client, model, question)
+        advance(graded)
+        return graded
 
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(ask, asked))
 
 
