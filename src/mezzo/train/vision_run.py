@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from mezzo.kit.files import replace_json
 from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
+from mezzo.train.chat import TURN_END, TURN_START
 from mezzo.train.data.fonts import Split
 from mezzo.train.data.source import Source
 from mezzo.train.filters import start_from_edges
@@ -44,9 +45,16 @@ class CannotTrain(Exception):
 def image_tokens(language: Path) -> tuple[int, int, int]:
     """Return the ids of [IMG], [IMG_BREAK] and [IMG_END], or of the unused tokens that nano has in their place.
 
-    Raises: CannotTrain for a tokenizer with neither.
+    Raises: CannotTrain for a tokenizer with neither, or one that nano's chat format cannot be written with.
     """
-    tokenizer = Tokenizer.from_file(str(language / "tokenizer.json"))
+    path = language / "tokenizer.json"
+    if not path.is_file():
+        raise CannotTrain(f"{language} has no tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(path))
+    if missing := [name for name in (TURN_START, TURN_END) if tokenizer.token_to_id(name) is None]:
+        raise CannotTrain(
+            f"{language} has no token {' and no '.join(missing)}: nano's chat format is written with them"
+        )
     half = NANO.vision
     assert half is not None
     for names in ((IMAGE, IMAGE_BREAK, IMAGE_END), tuple(half.renamed_tokens)):
@@ -111,11 +119,14 @@ class VisionRun:
             raise CannotTrain(
                 f"{self.language} can see already; this trains a vision half for a model of text"
             )
+        if config.sliding_window is not None:
+            raise CannotTrain(f"{self.language} attends within a window; training reads whole conversations")
         network = load_network(self.language, config, dtype=torch.float32, device=torch.device("cpu"))
         torch.manual_seed(self.recipe.seed)
         half = VisionHalf(self.recipe.vision, network.decoder, self.recipe.lora_rank)
-        letters = self._source(self._first_pictures(), "train").open().batch(0)
-        start_from_edges(half.vision, torch.from_numpy(letters.pixels))
+        if not self._stage(self.recipe.stages[0]).state.exists():
+            letters = self._source(self._first_pictures(), "train").open().batch(0)
+            start_from_edges(half.vision, torch.from_numpy(letters.pixels))
         tokenizer = Tokenizer.from_file(str(self._tokenizer_json))
         half.codes.start_from(network.decoder.tok_embeddings.weight.detach(), tokenizer, self.recipe.seed)
         network.to(self.device)
