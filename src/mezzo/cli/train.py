@@ -47,6 +47,15 @@ def vision(
         ),
     ] = RecipeName.cpu,
     scale: Annotated[float, typer.Option(help="Multiplies the steps of every stage.")] = 1.0,
+    stages: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Only these stages, with commas between them.")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PACKAGE", help="What an earlier run printed, to go on from; else from nothing."
+        ),
+    ] = None,
     language: Annotated[
         str, typer.Option(metavar="WEIGHTS", help="The model of text that learns to see.")
     ] = "nano-text",
@@ -74,6 +83,12 @@ def vision(
     if scale <= 0:
         raise CommandFailed(f"--scale must be above 0, not {scale}", exit_code=2)
     try:
+        if stages is not None:
+            chosen = chosen.only([name.strip() for name in stages.split(",")])
+    except KeyError as error:
+        names = ", ".join(stage.name for stage in chosen.stages)
+        raise CommandFailed(f"--stages: there is no stage {error}; there are {names}", exit_code=2) from error
+    try:
         run = VisionRun(
             folder=folder,
             recipe=chosen.scaled(scale),
@@ -81,6 +96,7 @@ def vision(
             image_tokens=image_tokens(language_folder),
             device=training_device(device),
             pace=Pace(num_workers=workers),
+            start=start,
         )
         package = run.train(_say_line)
     except (

@@ -49,3 +49,9 @@ class Recipe:
         """Return the recipe with each stage's steps multiplied, at least one step each."""
         stages = tuple(replace(s, steps=max(1, round(s.steps * factor))) for s in self.stages)
         return replace(self, stages=stages)
+
+    def only(self, names: list[str]) -> Recipe:
+        """Return the recipe with some of its stages. Raises: KeyError for a name that is none of them."""
+        by_name = {stage.name: stage for stage in self.stages}
+        chosen = {name: by_name[name] for name in names}
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.name in chosen))

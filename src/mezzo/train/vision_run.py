@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from mezzo.kit.files import replace_json
@@ -23,7 +24,7 @@ from mezzo.train.data.fonts import Split
 from mezzo.train.data.source import Source
 from mezzo.train.filters import start_from_edges
 from mezzo.train.loop import Pace, Stage, run_stage
-from mezzo.train.package import write_package
+from mezzo.train.package import read_package, write_package
 from mezzo.train.plot import draw_curves
 from mezzo.train.recipe import Recipe, StageRecipe
 from mezzo.train.recipes import WORDS
@@ -82,6 +83,7 @@ class VisionRun:
 
     language       checkpoint folder of text alone, whose decoder learns to see
     image_tokens   ids that stand for a cell, the end of a row of cells, and the end of a picture
+    start          package of an earlier run to go on from, None to start from edges
     """
 
     folder: Path
@@ -90,6 +92,7 @@ class VisionRun:
     image_tokens: tuple[int, int, int]
     device: torch.device
     pace: Pace
+    start: Path | None = None
 
     def train(self, report: Callable[[dict[str, Any]], None]) -> Path:
         """Run the stages that are not done, then write curves and package. Returns the package's folder.
@@ -124,14 +127,23 @@ class VisionRun:
         network = load_network(self.language, config, dtype=torch.float32, device=torch.device("cpu"))
         torch.manual_seed(self.recipe.seed)
         half = VisionHalf(self.recipe.vision, network.decoder, self.recipe.lora_rank)
-        if not self._stage(self.recipe.stages[0]).state.exists():
-            letters = self._source(self._first_pictures(), "train").open().batch(0)
-            start_from_edges(half.vision, torch.from_numpy(letters.pixels))
         tokenizer = Tokenizer.from_file(str(self._tokenizer_json))
         half.codes.start_from(network.decoder.tok_embeddings.weight.detach(), tokenizer, self.recipe.seed)
+        if not self._stage(self.recipe.stages[0]).state.exists():
+            self._begin(half, config)
         network.to(self.device)
         half.to(self.device)
         return Lessons(half, network.decoder, self.image_tokens[0])
+
+    def _begin(self, half: VisionHalf, config: ModelConfig) -> None:
+        if self.start is None:
+            letters = self._source(self._first_pictures(), "train").open().batch(0)
+            start_from_edges(half.vision, torch.from_numpy(letters.pixels))
+            return
+        try:
+            read_package(half, replace(config, vision=self.recipe.vision), self.start)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CannotTrain(f"cannot go on from {self.start}: {error}") from error
 
     def _first_pictures(self) -> StageRecipe:
         """Return a stage of many pictures that only serve to see what edges are like in them."""
