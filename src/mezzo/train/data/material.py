@@ -57,7 +57,9 @@ class Material:
     progress: float = 1.0
 
     def font(self, size: int) -> ImageFont.FreeTypeFont:
-        """Return a random face at `size` pixels per em."""
+        """Return a face at `size` pixels per em: of an everyday typeface half of the time, of any else."""
+        if self.rng.random() < 0.5:
+            return self.everyday_font(size)
         return fonts.load(fonts.random_face(self.rng, self.split).path, size)
 
     def everyday_font(self, size: int) -> ImageFont.FreeTypeFont:
