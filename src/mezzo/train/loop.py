@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mezzo.engine.loader import resolve_dtype
 from mezzo.train.data.source import Batch, Source, batches
 from mezzo.train.recipe import StageRecipe
 from mezzo.train.stages import Lessons
@@ -180,7 +181,7 @@ def rate_factor(step: int, recipe: StageRecipe) -> float:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 where that is faster: on a GPU."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
+    """Compute products in bfloat16 where the device multiplies it natively."""
+    if resolve_dtype("auto", device) is torch.bfloat16:
+        return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
