@@ -15,9 +15,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "nano.md"
 NANO = DOCS / "nano"
 LESSONS = {
-    "cells": "reading cells of known content",
     "letters": "naming letters that start to move",
     "words": "naming words that close up",
+    "paragraphs": "naming paragraphs and shapes",
     "pages": "naming pages, documents, charts and shapes",
     "answers": "answering about cells of known content",
     "joint": "answering about pictures",

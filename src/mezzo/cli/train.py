@@ -56,6 +56,10 @@ def vision(
             metavar="PACKAGE", help="What an earlier run printed, to go on from; else from nothing."
         ),
     ] = None,
+    package: Annotated[
+        bool,
+        typer.Option("--package", help="Train nothing; write curves and package from what is saved so far."),
+    ] = False,
     language: Annotated[
         str, typer.Option(metavar="WEIGHTS", help="The model of text that learns to see.")
     ] = "nano-text",
@@ -98,7 +102,7 @@ def vision(
             pace=Pace(num_workers=workers),
             start=start,
         )
-        package = run.train(_say_line)
+        written = run.package() if package else run.train(_say_line)
     except (
         CannotTrain,
         UnsupportedCheckpoint,
@@ -110,7 +114,7 @@ def vision(
         raise CommandFailed(str(error)) from error
     except OSError as error:
         raise CommandFailed(f"cannot write {folder}: {error.strerror or error}") from error
-    put(str(package))
+    put(str(written))
 
 
 @train.command()

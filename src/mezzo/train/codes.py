@@ -21,7 +21,7 @@ from mezzo.train.targets import CELL_SLOTS, CHARACTERS, MAX_CENTRES, NUM_CLASSES
 
 
 class CellCodes(nn.Module):
-    """Codes of all that a cell can hold, trained with the decoder.
+    """Codes of all that a cell can hold. They stay as they start: what reads and what writes them learn them apart.
 
     Shapes, float32: chars (CELL_SLOTS, NUM_CLASSES, dim);
     kinds (len(KINDS), dim), colours (len(NAMES), dim), centres (MAX_CENTRES + 1, dim).

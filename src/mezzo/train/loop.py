@@ -160,8 +160,7 @@ def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, An
     if recipe.lesson == "encoder":
         return list(group([half.vision, half.heads], rate, 0.05))
     if recipe.lesson == "decoder":
-        codes = group([half.codes], 2 * rate) if recipe.train_codes else []
-        return [*group([half.lora], rate), *codes]
+        return list(group([half.lora], rate))
     return [
         *group([half.lora], rate),
         *group([half.vision, half.heads], rate * recipe.encoder_rate, 0.05),

@@ -19,7 +19,6 @@ class StageRecipe:
     cells            about how many cells (tokens of pictures) a step sees
     learning_rate    at its highest; linear warm-up over `warmup` steps, linear decay to 0 over the last `decay` of all
     encoder_rate     of encoder and projector in the joint stage, as a part of learning_rate
-    train_codes      whether the decoder lesson moves the codes too, before anything learns to write them
     text_tokens      tokens of plain text a step, on which the decoder is held to what it said before
     """
 
@@ -33,7 +32,6 @@ class StageRecipe:
     warmup: int = 100
     decay: float = 0.3
     text_tokens: int = 0
-    train_codes: bool = False
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,19 @@ class VisionRun:
                 load_state(before, lessons.half, None)
             run_stage(lessons, stage, self.pace, _of_stage(recipe.name, report))
             before = stage.state
-        if before is not None:
-            load_state(before, lessons.half, None)  # of a run that had nothing left to do
-        draw_curves({r.name: self._stage(r).log for r in self.recipe.stages}, self.folder / "curves.png")
+        return self.package()
+
+    def package(self) -> Path:
+        """Write curves and package from what is saved, wherever the run is. Returns the package's folder.
+
+        Raises: CannotTrain for a folder with nothing saved in it.
+        """
+        stages = [stage for stage in map(self._stage, self.recipe.stages) if stage.state.exists()]
+        if not stages:
+            raise CannotTrain(f"{self.folder} holds nothing that was trained yet")
+        lessons = self._load()
+        load_state(stages[-1].state, lessons.half, None)
+        draw_curves({stage.recipe.name: stage.log for stage in stages}, self.folder / "curves.png")
         config = replace(lessons.decoder.config, vision=self.recipe.vision)
         write_package(lessons.half, config, self.folder / "package")
         return self.folder / "package"
