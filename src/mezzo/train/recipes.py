@@ -96,8 +96,8 @@ CPU = Recipe(
 )
 """Some six hours on two cores. nano was trained so, in pieces: docs/nano.md has what became of it.
 
-A higher rate than 3e-4 costs the encoder more than it gains: with 8e-4 a hundred steps of paragraphs brought the loss from
-5.91 to 5.40, with 3e-4 to 4.81, on the same pictures.
+A higher rate than 3e-4 costs the encoder more than it gains: with 8e-4 a hundred steps of paragraphs brought the loss
+from 5.91 to 5.40, with 3e-4 to 4.81, on the same pictures.
 """
 
 GPU = Recipe(
