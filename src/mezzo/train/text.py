@@ -37,12 +37,12 @@ class TextSource:
     @cached_property
     def _prose(self) -> list[int]:
         prose = "\n".join(" ".join(text.split()) for _, text in sorted(topics.items()))
-        return self._tokenizer.encode(prose, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return self._tokenizer.encode(prose, add_special_tokens=False).ids
 
     @cached_property
     def _conversations(self) -> list[int]:
         turns = "".join(_TURN.format(prompt) for prompt in prompts("train", seed=self.seed))
-        return self._tokenizer.encode(turns, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return self._tokenizer.encode(turns, add_special_tokens=False).ids
 
     def batch(self, step: int, num_tokens: int) -> Tensor:
         """Return token ids (sequences, 64) int64, about `num_tokens` in all."""
