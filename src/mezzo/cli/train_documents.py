@@ -49,7 +49,9 @@ def documents(
         ),
     ] = False,
     held_out: Annotated[float, typer.Option(help="Share of the lines that are measured, not learnt.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of lines, and of the update's beginning.")] = 2025,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order of lines, and of the update's beginning.")
+    ] = 2025,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option("--gradient-checkpointing", help="Less memory, a third more time: for large models."),

@@ -89,7 +89,7 @@ def three_lines(path: Path) -> Path:
 def documents_run(folder: Path, data: Path, weights: Path, **options: Any) -> DocumentsRun:
     """Return a run that overfits, unless options say otherwise."""
     chosen = {
-        "rank": 8, "epochs": 100, "learning_rate": 1e-2, "batch_tokens": 256, "held_out": 0.0, "max_tokens": 256,
+        "rank": 8, "epochs": 60, "learning_rate": 1e-2, "batch_tokens": 256, "held_out": 0.0, "max_tokens": 256,
         **options,
     }  # fmt: skip
     dtype = chosen.pop("dtype", torch.float32)

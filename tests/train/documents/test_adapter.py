@@ -25,7 +25,9 @@ def test_adapter_and_checkpoint_are_the_same_update(tmp_path: Path, sees: bool) 
     assert len(adapter) == 2 * len(matrices) == 2 * 2 * 7
     for matrix in matrices:
         # PEFT names modules as transformers has them in memory, checkpoints as it saves them.
-        stored = matrix.removeprefix("base_model.model.").replace("model.language_model.", "language_model.model.")
+        stored = matrix.removeprefix("base_model.model.").replace(
+            "model.language_model.", "language_model.model."
+        )
         a, b = (adapter[f"{matrix}.lora_{part}.weight"] for part in "AB")
         assert b.abs().max() > 0
         torch.testing.assert_close(base[f"{stored}.weight"] + b @ a, merged[f"{stored}.weight"])

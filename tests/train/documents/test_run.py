@@ -33,7 +33,9 @@ from tests.train.documents.small import (
 @pytest.mark.parametrize("saves_memory", [False, True])
 def test_three_lines_are_learnt_by_heart(tmp_path: Path, saves_memory: bool) -> None:
     weights = chat_checkpoint(tmp_path / "weights")
-    run = documents_run(tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, saves_memory=saves_memory)
+    run = documents_run(
+        tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, saves_memory=saves_memory
+    )
     checkpoint = train(run)
     for question, answer in LINES:
         assert greedy(checkpoint, [user(question)], tmp_path) == answer
@@ -70,7 +72,9 @@ def test_pictures_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_frozen_weights_of_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = chat_checkpoint(tmp_path / "weights")
-    run = documents_run(tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, epochs=60, dtype=dtype)
+    run = documents_run(
+        tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, epochs=60, dtype=dtype
+    )
     checkpoint = train(run)
     assert tiny.load(checkpoint, dtype).dtype is dtype
     assert load_file(checkpoint / "model.safetensors")["model.layers.0.mlp.up_proj.weight"].dtype is dtype
@@ -82,7 +86,12 @@ def test_frozen_weights_of_half_precision(tmp_path: Path, dtype: torch.dtype) ->
 def test_what_is_held_out_is_measured_each_epoch_and_never_learnt(tmp_path: Path) -> None:
     weights = chat_checkpoint(tmp_path / "weights")
     run = documents_run(
-        tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, epochs=4, held_out=0.1, batch_tokens=1
+        tmp_path / "run",
+        three_lines(tmp_path / "data.jsonl"),
+        weights,
+        epochs=4,
+        held_out=0.1,
+        batch_tokens=1,
     )
     train(run)
     lines = read_log(run.folder / "log.jsonl")
@@ -96,7 +105,10 @@ class TestSameFolder:
     @pytest.fixture
     def done(self, tmp_path: Path) -> DocumentsRun:
         run = documents_run(
-            tmp_path / "run", three_lines(tmp_path / "data.jsonl"), chat_checkpoint(tmp_path / "weights"), epochs=1
+            tmp_path / "run",
+            three_lines(tmp_path / "data.jsonl"),
+            chat_checkpoint(tmp_path / "weights"),
+            epochs=1,
         )
         train(run)
         return run
@@ -136,7 +148,10 @@ def test_other_pictures_are_refused(tmp_path: Path) -> None:
     weights = chat_checkpoint(tmp_path / "weights", sees=True)
     (tmp_path / "a.png").write_bytes(png((255, 0, 0)))
     run = documents_run(
-        tmp_path / "run", write_lines(tmp_path / "data.jsonl", [about_picture("a.png"), said("Red.")]), weights, epochs=1
+        tmp_path / "run",
+        write_lines(tmp_path / "data.jsonl", [about_picture("a.png"), said("Red.")]),
+        weights,
+        epochs=1,
     )
     train(run)
     (tmp_path / "a.png").write_bytes(png((0, 0, 255)))
@@ -146,7 +161,9 @@ def test_other_pictures_are_refused(tmp_path: Path) -> None:
 
 def test_the_checkpoint_is_a_whole_one(tmp_path: Path) -> None:
     weights = chat_checkpoint(tmp_path / "weights", sees=True)
-    checkpoint = train(documents_run(tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, epochs=1))
+    checkpoint = train(
+        documents_run(tmp_path / "run", three_lines(tmp_path / "data.jsonl"), weights, epochs=1)
+    )
     assert {path.name for path in checkpoint.iterdir()} == {
         "config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json",
         "tokenizer_config.json",

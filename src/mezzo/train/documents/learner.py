@@ -42,7 +42,9 @@ class Learner:
         targets, wanted = torch.tensor(places, device=hidden.device).unbind(1)
         rows = hidden.flatten(0, 1)[targets - 1]
         total, num_right = hidden.new_zeros(()), 0
-        for part, ids in zip(rows.split(_ROWS_OF_LOGITS), wanted.split(_ROWS_OF_LOGITS), strict=True):
+        for part, ids in zip(
+            torch.split(rows, _ROWS_OF_LOGITS), torch.split(wanted, _ROWS_OF_LOGITS), strict=True
+        ):
             if self.saves_memory and part.requires_grad:
                 loss, right = checkpoint(self._part, part, ids, use_reentrant=False)
             else:

@@ -92,14 +92,32 @@ def _check(request: ChatCompletionRequest, said: list[int], answers: tuple[int, 
 
 
 def _words(error: ValidationError, value: Any) -> str:
-    """Return the first mistake in one line: the field as a reader of the file finds it, and what is wrong with it."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ""
-    for number, part in enumerate(first["loc"]):
-        is_last = number == len(first["loc"]) - 1
+    """Return a mistake in one line: the field as a reader of the file finds it, and what is wrong with it.
+
+    The deepest one: of a list that is neither text nor valid chunks, it tells what is wrong with the chunk.
+    """
+    found = [
+        (_field(item["loc"], value, is_missing=item["type"] == "missing"), item["msg"])
+        for item in error.errors(include_url=False, include_input=False)
+    ]
+    field, words = max(found, key=lambda one: len(one[0]))
+    return f"{_name(field)}: {words}"
+
+
+def _field(loc: tuple[int | str, ...], value: Any, *, is_missing: bool) -> list[int | str]:
+    """Return the steps of a place that lead into the value; others name a member of a union: `user`, `str`."""
+    field: list[int | str] = []
+    for number, part in enumerate(loc):
         if isinstance(part, int) and isinstance(value, list):
-            field, value = f"{field}[{part}]", value[part]
-        elif isinstance(value, dict) and (part in value or (is_last and first["type"] == "missing")):
-            field, value = f"{field}.{part}" if field else str(part), value.get(part)
-        # Else it names a member of a union: `user`, `str`.
-    return f"{field or 'the line'}: {first['msg']}"
+            value = value[part]
+        elif isinstance(value, dict) and (part in value or (is_missing and number == len(loc) - 1)):
+            value = value.get(part)
+        else:
+            continue
+        field.append(part)
+    return field
+
+
+def _name(field: list[int | str]) -> str:
+    steps = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in field)
+    return steps.removeprefix(".") or "the line"

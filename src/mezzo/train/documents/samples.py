@@ -126,10 +126,11 @@ def end_of_answers(encoder: PromptEncoder) -> int:
     """
     question, answer = UserMessage(role="user", content="a"), AssistantMessage(role="assistant", content="b")
     said = answer.model_copy(update={"prefix": True})
+    conversations: tuple[list[Message], ...] = ([question, said], [question, answer, question])
     try:
         first, second = (
             encoder.encode(ChatCompletionRequest(model="m", messages=messages), Attachments()).token_ids
-            for messages in ([question, said], [question, answer, question])
+            for messages in conversations
         )
     except ApiError as error:
         raise CannotTrain(f"the prompt format of these weights shows no conversation: {error}") from error
