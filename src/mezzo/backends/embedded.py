@@ -21,7 +21,7 @@ from mezzo.engine.config import EngineConfig, Vocabulary
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
-from mezzo.prompt.encoder import EncodedPrompt, PlacedImage
+from mezzo.prompt.encoder import EncodedPrompt, PlacedImage, PromptEncoder
 from mezzo.prompt.load import load_encoder
 from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.prompt.output import OutputParser, Piece
@@ -89,21 +89,8 @@ class EmbeddedBackend:
         self._client = client
         self._model_config = ModelConfig.from_folder(Path(folder.path))
         self._encoder = load_encoder(Path(folder.path), image_limits=image_limits)
-        self._check_agreement()
+        check_agreement(self._model_config, self._encoder)
         self._encoding_images = asyncio.Semaphore(_IMAGE_PROMPTS_AT_ONCE)
-
-    def _check_agreement(self) -> None:
-        """Check that prompts have the image tokens that the network expects. Raises: UnsupportedCheckpoint."""
-        vision, processor = self._model_config.vision, self._encoder.image_processor
-        if vision is None or processor is None:
-            return
-        of_prompt = (self._encoder.image_token_id, processor.patch_size, processor.spatial_merge_size)
-        of_network = (vision.image_token_id, vision.patch_size, vision.spatial_merge_size)
-        if of_prompt != of_network:
-            raise UnsupportedCheckpoint(
-                "image token, patch size and merge size are "
-                f"{of_prompt} in the tokenizer's files and {of_network} in the network's configuration"
-            )
 
     @property
     def is_ready(self) -> bool:
@@ -268,6 +255,20 @@ class EmbeddedGeneration:
         reason: FinishReason = "stop" if output.finish_reason == "stop_string" else output.finish_reason
         rest, reason = parser.finish(reason, is_stopped=is_stopped)
         return ChoiceFinished(output.index, (*pieces, *rest), output.num_tokens, reason)
+
+
+def check_agreement(config: ModelConfig, encoder: PromptEncoder) -> None:
+    """Check that prompts have the image tokens that the network expects. Raises: UnsupportedCheckpoint."""
+    vision, processor = config.vision, encoder.image_processor
+    if vision is None or processor is None:
+        return
+    of_prompt = (encoder.image_token_id, processor.patch_size, processor.spatial_merge_size)
+    of_network = (vision.image_token_id, vision.patch_size, vision.spatial_merge_size)
+    if of_prompt != of_network:
+        raise UnsupportedCheckpoint(
+            "image token, patch size and merge size are "
+            f"{of_prompt} in the tokenizer's files and {of_network} in the network's configuration"
+        )
 
 
 def _image_input(placed: PlacedImage, cache_scope: str) -> ImageInput:

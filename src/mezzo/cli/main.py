@@ -16,6 +16,7 @@ from mezzo.cli.output import CommandFailed, put, report
 from mezzo.cli.pull import pull
 from mezzo.cli.serve import serve
 from mezzo.cli.train import train
+from mezzo.cli.train_documents import documents  # noqa: F401 - a command of `train`
 
 app = typer.Typer(
     name="mezzo",

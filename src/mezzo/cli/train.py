@@ -77,9 +77,10 @@ def vision(
     _require_extra()
     from mezzo.model.errors import UnsupportedCheckpoint
     from mezzo.train.data.source import DrawingStopped
+    from mezzo.train.errors import CannotTrain
     from mezzo.train.loop import Pace
     from mezzo.train.recipes import RECIPES
-    from mezzo.train.vision_run import CannotTrain, VisionRun, image_tokens, training_device
+    from mezzo.train.vision_run import VisionRun, image_tokens, training_device
 
     settings = read_settings({"home": home}, config=config)
     language_folder = fetch(language, settings.home).path

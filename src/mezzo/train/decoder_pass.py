@@ -11,13 +11,16 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mezzo.model.decoder import Attention, Block, Decoder, RopeInputs
 from mezzo.model.rope import rotate
 
 
-def hidden_states(decoder: Decoder, embeddings: Tensor) -> Tensor:
+def hidden_states(decoder: Decoder, embeddings: Tensor, *, saves_memory: bool = False) -> Tensor:
     """Run all layers over sequences that all begin at position 0.
+
+    saves_memory: keep only what goes into each layer, and compute the layer again for its gradient.
 
     Shapes: embeddings (sequences, length, dim) float32, shorter sequences padded at the end with anything: attention
     is causal, so nothing reads the padding. Returns the same shape, normalised, for `decoder.output`.
@@ -27,8 +30,10 @@ def hidden_states(decoder: Decoder, embeddings: Tensor) -> Tensor:
     positions = torch.arange(length, device=embeddings.device).repeat(num_sequences)
     rope = RopeInputs(decoder.rotary, positions, decoder.dtype)
     for layer in _layers(decoder):
-        hidden = hidden + _attention(layer.attention, layer.attention_norm(hidden), rope, num_sequences)
-        hidden = hidden + layer.feed_forward(layer.ffn_norm(hidden))
+        if saves_memory and torch.is_grad_enabled():
+            hidden = checkpoint(_layer, layer, hidden, rope, num_sequences, use_reentrant=False)
+        else:
+            hidden = _layer(layer, hidden, rope, num_sequences)
     return decoder.norm(hidden).view(num_sequences, length, dim)  # type: ignore[no-any-return]
 
 
@@ -36,6 +41,11 @@ def _layers(decoder: Decoder) -> Iterator[Block]:
     for layer in decoder.layers:
         assert isinstance(layer, Block)
         yield layer
+
+
+def _layer(layer: Block, hidden: Tensor, rope: RopeInputs, num_sequences: int) -> Tensor:
+    hidden = hidden + _attention(layer.attention, layer.attention_norm(hidden), rope, num_sequences)
+    return hidden + layer.feed_forward(layer.ffn_norm(hidden))  # type: ignore[no-any-return]
 
 
 def _attention(attention: Attention, hidden: Tensor, rope: RopeInputs, num_sequences: int) -> Tensor:

@@ -22,6 +22,7 @@ from mezzo.model.config import ModelConfig
 from mezzo.train.chat import TURN_END, TURN_START
 from mezzo.train.data.fonts import Split
 from mezzo.train.data.source import Source
+from mezzo.train.errors import CannotTrain
 from mezzo.train.filters import start_from_edges
 from mezzo.train.loop import Pace, Stage, run_stage
 from mezzo.train.package import read_package, write_package
@@ -37,10 +38,6 @@ from mezzo.weights.vision_half import IMAGE, IMAGE_BREAK, IMAGE_END
 
 _RUN = "run.json"
 _CELLS_TO_START_FROM = 3000
-
-
-class CannotTrain(Exception):
-    """The run cannot be started or gone on with as asked; the message is for the operator."""
 
 
 def image_tokens(language: Path) -> tuple[int, int, int]:
