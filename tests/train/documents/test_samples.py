@@ -13,7 +13,8 @@ from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.train.documents.files import load_attachments
 from mezzo.train.documents.lines import Conversation, InvalidLine
 from mezzo.train.documents.samples import Sample, SampleMaker, joined
-from tests.prompt.mistral.tokenizers import ALL, encoder as mistral_encoder
+from tests.prompt.mistral.tokenizers import ALL
+from tests.prompt.mistral.tokenizers import encoder as mistral_encoder
 from tests.train.documents.small import (
     IM_END,
     IMAGE,
@@ -94,12 +95,24 @@ def test_reasoning_is_learnt_with_the_answer(name: str) -> None:
     )
 
 
-def test_tools_that_move_to_the_last_question_make_samples_of_their_own() -> None:
-    """Version 3 shows tools before the last question: what was read for an answer is not the next one's beginning."""
-    encoder = mistral_encoder("tekken-v3")
-    made = samples(encoder, user("a"), said("b"), user("c"), said("d"), tools=TOOLS)
-    assert made[1].token_ids[: len(made[0].token_ids)] != made[0].token_ids
-    assert joined(made) == made
+@pytest.mark.parametrize(
+    ("name", "num_with_system", "num_with_tools"),
+    [
+        ("tekken-v3", 2, 2),
+        ("tekken-v7", 1, 2),
+        ("tekken-v11", 1, 2),
+        ("tekken-v13", 1, 1),
+        ("tekken-v15", 1, 1),
+    ],
+)
+def test_what_moves_to_the_last_question_makes_samples_of_their_own(
+    name: str, num_with_system: int, num_with_tools: int
+) -> None:
+    """Where it does, what was read for an answer is not the beginning of the next one's prompt."""
+    turns = [user("a"), said("b"), user("c"), said("d")]
+    with_system = samples(mistral_encoder(name), {"role": "system", "content": "s"}, *turns)
+    with_tools = samples(mistral_encoder(name), *turns, tools=TOOLS)
+    assert (len(joined(with_system)), len(joined(with_tools))) == (num_with_system, num_with_tools)
 
 
 def test_a_template_s_conversation_is_read_once(chat: PromptEncoder) -> None:
