@@ -12,6 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,19 +90,16 @@ def questions(tasks: tuple[Task, ...], per_task: int, seed: int, lexicon: Lexico
             yield Question(task.name, picture.pixels, rng.choice(fitting))
 
 
-def connect(url: str, key: str, *, trust_env: bool) -> httpx.Client:
-    """Return a client of the server at `url`; `trust_env` goes through the environment's proxies.
+@contextmanager
+def connect(url: str, key: str, *, trust_env: bool) -> Iterator[httpx.Client]:
+    """Open a client of the server at `url`; `trust_env` goes through the environment's proxies.
 
     Raises: httpx.HTTPError where none answers, or it does not know the key.
     """
     headers = {"authorization": f"Bearer {key}"}
-    client = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trust_env)
-    try:
+    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trust_env) as client:
         client.get("/v1/models").raise_for_status()
-    except httpx.HTTPError:
-        client.close()
-        raise
-    return client
+        yield client
 
 
 def examine(
