@@ -21,7 +21,7 @@ from tests.train.small import make_chat, make_lessons, write_seeing
 from tests.weights.pictures import png
 
 ROWS, COLUMNS = 3, 5
-QUESTION = Turn("Which river is it? [IMG]", "apple 7.5")
+QUESTION = Turn("Which river is it?", "apple 7.5")
 LATER = Turn("And\nthe other?", "é")
 
 

@@ -157,7 +157,6 @@ def _usable_family(path: Path) -> str | None:
     if any(word in str(path).lower().replace(" ", "") for word in _UNSUITABLE):
         return None
     try:
-        # Opened here: TTFont leaves a file open that it cannot read.
         with path.open("rb") as file, TTFont(file, lazy=True, fontNumber=0) as font:
             covered = font.getBestCmap() or {}
             name = font["name"].getBestFamilyName() or path.stem
