@@ -131,6 +131,7 @@ RECIPE = Recipe(
         StageRecipe("joint", "joint", LINES, 4, 12, 1e-3, encoder_rate=0.5, warmup=2, text_tokens=64),
     ),
 )
+TWO_LESSONS = RECIPE.only(["cells", "words"])
 PACE = Pace(log_every=1, evaluate_every=3, save_every=2, held_out_batches=1)
 
 
@@ -178,11 +179,11 @@ def make_run(language: Path, folder: Path, recipe: Recipe = RECIPE, start: Path 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train LANGUAGE in FOLDER from START, as a process of its own: what is reported goes to stdout, a line each."""
+    """Train TWO_LESSONS of LANGUAGE in FOLDER from START, in a process of its own; print what is reported."""
     language, folder, start = map(Path, arguments)
     torch.set_num_threads(1)
     fonts.remember(packaged_families())
-    make_run(language, folder, start=start).train(lambda line: print(json.dumps(line), flush=True))  # noqa: T201
+    make_run(language, folder, TWO_LESSONS, start).train(lambda line: print(json.dumps(line), flush=True))  # noqa: T201
 
 
 def training_process(language: Path, folder: Path, start: Path) -> list[str]:

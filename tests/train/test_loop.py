@@ -25,6 +25,7 @@ from tests.train.small import (
     LINES,
     PACE,
     RECIPE,
+    TWO_LESSONS,
     environment,
     make_lessons,
     make_run,
@@ -183,13 +184,13 @@ class TestRun:
         process.wait()
         process.stdout.close()
         assert (killed / "cells.safetensors").exists()
-        assert not (killed / "joint.safetensors").exists()
+        assert not (killed / "package").exists()
         torch.set_num_threads(1)
         told_again: list[dict[str, Any]] = []
-        package = make_run(language, killed, start=start).train(told_again.append)
+        package = make_run(language, killed, TWO_LESSONS, start).train(told_again.append)
         assert package == killed / "package"
         assert told_again[0] | {"stage": "words", "step": 3} == told_again[0]
-        make_run(language, whole, start=start).train(lambda line: None)
+        make_run(language, whole, TWO_LESSONS, start).train(lambda line: None)
         for name in (VISION, SCAFFOLDING, "vision.json"):
             assert (package / name).read_bytes() == (whole / "package" / name).read_bytes(), name
         assert (killed / "curves.png").exists()
