@@ -28,6 +28,7 @@ def hidden_states(decoder: Decoder, embeddings: Tensor, *, saves_memory: bool = 
     positions = torch.arange(length, device=embeddings.device).repeat(num_sequences)
     rope = RopeInputs(decoder.rotary, positions, decoder.dtype)
     for layer in decoder.layers:
+        assert isinstance(layer, Block)
         if saves_memory and torch.is_grad_enabled():
             hidden = checkpoint(_layer, layer, hidden, rope, num_sequences, use_reentrant=False)
         else:

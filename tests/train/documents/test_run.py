@@ -41,7 +41,7 @@ def test_three_lines_are_learnt_by_heart(tmp_path: Path, saves_memory: bool) -> 
         assert greedy(checkpoint, [user(question)], tmp_path) == answer
     log = read_log(tmp_path / "run" / "log.jsonl")
     assert log[-1]["step"] == log[-1]["of"]
-    assert log[-1]["loss"] < 0.1 < log[0]["loss"]
+    assert log[-1]["loss"] < 0.5 < log[0]["loss"]
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
