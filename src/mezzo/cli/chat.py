@@ -6,19 +6,17 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
-from mezzo.cli.options import read_api_key, read_settings
+from mezzo.cli.address import server_address
+from mezzo.cli.options import read_settings
 from mezzo.cli.output import CommandFailed
-from mezzo.cli.serve import is_loopback, local_url
 
 if TYPE_CHECKING:
     from mezzo.cli.api_client import ApiClient
     from mezzo.cli.conversation import Conversation
     from mezzo.cli.pictures import Picture
-    from mezzo.settings import Settings
 
 DEFAULT_MODEL = "mistral-medium-latest"
 
@@ -85,13 +83,11 @@ def chat(
         )
     attached = [_read_picture(name) for name in image or ()]
     settings = read_settings({"home": home}, config=config)
-    server = _server_url(url, settings)
-    is_here = is_loopback(urlsplit(server).hostname or "")
-    key = api_key or _key_for(server, settings, is_here=is_here)
+    address = server_address(url, api_key, settings)
     conversation = Conversation(
         model, system=system, temperature=temperature, max_tokens=max_tokens, attached=attached
     )
-    with ApiClient(server, key, trust_env=not is_here) as client:
+    with ApiClient(address.url, address.key, trust_env=not address.is_here) as client:
         if question is not None:
             _answer_once(client, conversation, question)
         else:
@@ -105,25 +101,6 @@ def _read_picture(name: str) -> Picture:
         return read_picture(name)
     except NotAPicture as error:
         raise CommandFailed(f"--image: {error}", exit_code=2) from error
-
-
-def _server_url(url: str | None, settings: Settings) -> str:
-    if url is None:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        return local_url(f"http://{host}:{settings.port}")
-    if not urlsplit(url).hostname or urlsplit(url).scheme not in ("http", "https"):
-        raise CommandFailed(f"--url: {url} is not a URL such as http://127.0.0.1:8000", exit_code=2)
-    # Both forms are in use: with the API's version, and without it as Mistral's own SDKs have it.
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _key_for(server: str, settings: Settings, *, is_here: bool) -> str:
-    # This machine's own key is never sent to another machine.
-    if settings.api_key is None and not is_here:
-        raise CommandFailed(
-            f"{server} needs a key", hint="Give it with --api-key KEY or in MEZZO_API_KEY.", exit_code=2
-        )
-    return read_api_key(settings)
 
 
 def _answer_once(client: ApiClient, conversation: Conversation, question: str) -> None:

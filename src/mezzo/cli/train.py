@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mezzo.cli.address import server_address
 from mezzo.cli.options import read_settings
 from mezzo.cli.output import CommandFailed, put, say
 from mezzo.cli.pull import fetch
 
 if TYPE_CHECKING:
-    from mezzo.train.evaluate import Graded
+    import httpx
+
+    from mezzo.train.evaluate import Graded, Question
 
 train = typer.Typer(
     name="train",
@@ -34,12 +37,29 @@ class RecipeName(StrEnum):
 
 @train.command()
 def vision(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run; an interrupted one goes on.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of the run; an interrupted one goes on.")
+    ],
     recipe: Annotated[
         RecipeName,
-        typer.Option(help="`small` shows that all works (minutes), `cpu` made what ships, `gpu` is the larger one."),
+        typer.Option(
+            help="`small` shows that all works (minutes), `cpu` made what ships, `gpu` is the larger one."
+        ),
     ] = RecipeName.cpu,
     scale: Annotated[float, typer.Option(help="Multiplies the steps of every stage.")] = 1.0,
+    stages: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Only these stages, with commas between them.")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PACKAGE", help="What an earlier run printed, to go on from; else from nothing."
+        ),
+    ] = None,
+    package: Annotated[
+        bool,
+        typer.Option("--package", help="Train nothing; write curves and package from what is saved so far."),
+    ] = False,
     language: Annotated[
         str, typer.Option(metavar="WEIGHTS", help="The model of text that learns to see.")
     ] = "nano-text",
@@ -56,6 +76,7 @@ def vision(
     """
     _require_extra()
     from mezzo.model.errors import UnsupportedCheckpoint
+    from mezzo.train.data.source import DrawingStopped
     from mezzo.train.errors import CannotTrain
     from mezzo.train.loop import Pace
     from mezzo.train.recipes import RECIPES
@@ -67,6 +88,12 @@ def vision(
     if scale <= 0:
         raise CommandFailed(f"--scale must be above 0, not {scale}", exit_code=2)
     try:
+        if stages is not None:
+            chosen = chosen.only([name.strip() for name in stages.split(",")])
+    except KeyError as error:
+        names = ", ".join(stage.name for stage in chosen.stages)
+        raise CommandFailed(f"--stages: there is no stage {error}; there are {names}", exit_code=2) from error
+    try:
         run = VisionRun(
             folder=folder,
             recipe=chosen.scaled(scale),
@@ -74,20 +101,35 @@ def vision(
             image_tokens=image_tokens(language_folder),
             device=training_device(device),
             pace=Pace(num_workers=workers),
+            start=start,
         )
-        package = run.train(_say_line)
-    except (CannotTrain, UnsupportedCheckpoint, LookupError, FloatingPointError) as error:
+        written = run.package() if package else run.train(_say_line)
+    except (
+        CannotTrain,
+        UnsupportedCheckpoint,
+        LookupError,
+        FloatingPointError,
+        OverflowError,
+        DrawingStopped,
+    ) as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
         raise CommandFailed(f"cannot write {folder}: {error.strerror or error}") from error
-    put(str(package))
+    put(str(written))
 
 
 @train.command()
 def evaluate(
     url: Annotated[
-        str, typer.Option(help="A running server; start one with `mezzo serve`.")
-    ] = "http://127.0.0.1:8000",
+        str | None,
+        typer.Option(
+            help="A running server, the one on this machine if left out; start one with `mezzo serve`."
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", help="Key to send; MEZZO_API_KEY or this machine's own if left out."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Model to ask.")] = "mistral-medium-latest",
     count: Annotated[int, typer.Option(min=1, help="Questions for each line of the table.")] = 50,
     seed: Annotated[int, typer.Option(help="Another seed draws other pictures.")] = 2025,
@@ -103,14 +145,13 @@ def evaluate(
     import httpx
 
     from mezzo.train.data.material import Lexicon
-    from mezzo.train.evaluate import accuracy, examine, questions, save_failures
+    from mezzo.train.evaluate import accuracy, connect, examine, questions, save_failures
     from mezzo.train.exam import EXAM
 
     settings = read_settings({"home": home}, config=config)
-    lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
-    say("drawing")
-    asked = list(questions(EXAM, count, seed, lexicon))
+    address = server_address(url, api_key, settings)
     done: list[Graded] = []
+    asked: list[Question] = []
 
     def advance(one: Graded) -> None:
         done.append(one)
@@ -118,15 +159,27 @@ def evaluate(
             say(f"{len(done)} of {len(asked)} answered")
 
     try:
-        graded = examine(asked, url=url, model=model, at_once=at_once, advance=advance)
+        with connect(address.url, address.key, trust_env=not address.is_here) as client:
+            lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
+            say("drawing")
+            asked += questions(EXAM, count, seed, lexicon)
+            graded = examine(asked, client, model=model, at_once=at_once, advance=advance)
+    except httpx.HTTPStatusError as error:
+        raise CommandFailed(f"{address.url} refused: {_refusal(error.response)}") from error
     except httpx.HTTPError as error:
-        raise CommandFailed(f"{url} does not answer: {error}") from error
+        raise CommandFailed(f"{address.url} does not answer: {error}") from error
+    except LookupError as error:
+        raise CommandFailed(str(error)) from error
     counts = accuracy(graded)
     put("| task | right | of | share |\n| --- | --- | --- | --- |")
     for task, (right, of) in counts.items():
         put(f"| {task} | {right} | {of} | {right / of:.0%} |")
-    if out is not None:
-        _write_results(out, graded, counts, save_failures(graded, out, 10))
+    if out is None:
+        return
+    try:
+        _write_results(out, graded, counts, save_failures(graded, out, 10), at_once)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {out}: {error.strerror or error}") from error
 
 
 @train.command()
@@ -140,22 +193,16 @@ def samples(
 ) -> None:
     """Draw a sheet of pictures of every kind, with questions and answers beneath them."""
     _require_extra()
-    import random
-
     from mezzo.train.data.material import Lexicon
-    from mezzo.train.data.mixture import SAMPLE_SIZES, draw
+    from mezzo.train.data.mixture import samples as drawn
     from mezzo.train.data.sheet import sheet
 
     settings = read_settings({"home": home}, config=config)
     lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
-    pictures = [
-        draw(
-            name, random.Random(f"{seed}/{name}/{number}"), size, 32,
-            split="held_out" if held_out else "train", lexicon=lexicon,
-        )
-        for name, size in SAMPLE_SIZES.items()
-        for number in range(count)
-    ]  # fmt: skip
+    try:
+        pictures = drawn(count, seed, split="held_out" if held_out else "train", lexicon=lexicon)
+    except LookupError as error:
+        raise CommandFailed(str(error)) from error
     try:
         sheet(pictures).save(target)
     except (OSError, ValueError) as error:
@@ -179,11 +226,26 @@ def _say_line(line: dict[str, Any]) -> None:
     say(f"{line['stage']} {line['kind']} {line['step']}/{line['of']}: {shown}")
 
 
+def _refusal(response: httpx.Response) -> str:
+    """Say in a line why a server did not do what it was asked."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    said = (body.get("message") or body.get("detail")) if isinstance(body, dict) else None
+    return f"{response.status_code} {said or response.reason_phrase}"
+
+
 def _write_results(
-    folder: Path, graded: list[Graded], counts: dict[str, tuple[int, int]], failures: list[tuple[str, Graded]]
+    folder: Path,
+    graded: list[Graded],
+    counts: dict[str, tuple[int, int]],
+    failures: list[tuple[str, Graded]],
+    at_once: int,
 ) -> None:
     results = {
         "accuracy": {task: {"right": right, "of": of} for task, (right, of) in counts.items()},
+        "at_once": at_once,
         "median_seconds": sorted(one.seconds for one in graded)[len(graded) // 2],
         "failures": [
             {

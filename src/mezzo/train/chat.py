@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from mezzo.train.data.picture import Turn
 
-IMAGE, IMAGE_BREAK, IMAGE_END = "[IMG]", "[IMG_BREAK]", "[IMG_END]"
+TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ChatFormat:
     def image(self, rows: int, columns: int) -> list[int]:
         """Return the tokens of a picture of so many cells."""
         row = [self.image_id] * columns + [self.break_id]
-        return (row * rows)[:-1] + [self.end_id]
+        return [*(row * rows)[:-1], self.end_id]
 
     def plain(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids  # type: ignore[no-any-return]
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def spelled(self, text: str) -> list[int]:
         return [token_id for char in text for token_id in self.plain(char)]
@@ -51,7 +51,7 @@ class ChatFormat:
         self, turns: Sequence[Turn], rows: int, columns: int, *, image_first: bool = True
     ) -> Conversation:
         """Lay out questions about one picture and their answers."""
-        end = self._control("<|im_end|>")
+        end = self._control(TURN_END)
         token_ids: list[int] = []
         targets: list[int] = []
         for number, turn in enumerate(turns):
@@ -69,7 +69,7 @@ class ChatFormat:
         return Conversation(token_ids, targets)
 
     def _head(self, role: str, *, first: bool) -> list[int]:
-        start = [self._control("<|im_start|>"), *self.plain(f"{role}\n")]
+        start = [self._control(TURN_START), *self.plain(f"{role}\n")]
         return start if first else [*self.plain("\n"), *start]
 
     def _control(self, token: str) -> int:

@@ -21,15 +21,15 @@ from mezzo.train.targets import CELL_SLOTS, CHARACTERS, MAX_CENTRES, NUM_CLASSES
 
 
 class CellCodes(nn.Module):
-    """Codes of all that a cell can hold, trained with the decoder.
+    """Codes of all that a cell can hold. They stay as they start: what reads and what writes them learn them apart.
 
-    Shapes, float32: chars (CELL_SLOTS + 1, NUM_CLASSES, dim), the last slot being the character that follows;
+    Shapes, float32: chars (CELL_SLOTS, NUM_CLASSES, dim);
     kinds (len(KINDS), dim), colours (len(NAMES), dim), centres (MAX_CENTRES + 1, dim).
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.chars = nn.Parameter(torch.zeros(CELL_SLOTS + 1, NUM_CLASSES, dim))
+        self.chars = nn.Parameter(torch.zeros(CELL_SLOTS, NUM_CLASSES, dim))
         self.kinds = nn.Parameter(torch.zeros(len(KINDS), dim))
         self.colours = nn.Parameter(torch.zeros(len(NAMES), dim))
         self.centres = nn.Parameter(torch.zeros(MAX_CENTRES + 1, dim))
@@ -44,8 +44,12 @@ class CellCodes(nn.Module):
             return embeddings[tokenizer.encode(text, add_special_tokens=False).ids[0]].float()
 
         letters = torch.stack([named(char) for char in CHARACTERS])
-        for slot in range(CELL_SLOTS + 1):
-            turn = torch.eye(dim) if slot == 0 else torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
+        for slot in range(CELL_SLOTS):
+            turn = (
+                torch.eye(dim)
+                if slot == 0
+                else torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
+            )
             self.chars[slot, 1:] = letters @ turn
         self.chars[0, 0] = 0.5 * named("\n")
         self.kinds[1:] = torch.stack([named(f" {kind}") for kind in KINDS[1:]])
@@ -56,9 +60,9 @@ class CellCodes(nn.Module):
     def forward(self, targets: dict[str, Tensor]) -> Tensor:
         """targets as in `Targets`, of any number of pictures -> (cells, dim) float32."""
         chars, areas = targets["cell_chars"], targets["cell_areas"]
-        cells = sum(self.chars[slot][chars[:, slot]] for slot in range(CELL_SLOTS + 1))
+        cells = sum(self.chars[slot][chars[:, slot]] for slot in range(CELL_SLOTS))
         covered = (areas > 0).unsqueeze(-1)
-        return (  # type: ignore[no-any-return]
+        return (
             cells
             + self.kinds[areas // 16] * covered
             + self.colours[areas % 16] * covered

@@ -6,6 +6,8 @@ Checked against each other by tests/train/test_decoder_pass.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,13 +29,18 @@ def hidden_states(decoder: Decoder, embeddings: Tensor, *, saves_memory: bool = 
     hidden = embeddings.reshape(num_sequences * length, dim)
     positions = torch.arange(length, device=embeddings.device).repeat(num_sequences)
     rope = RopeInputs(decoder.rotary, positions, decoder.dtype)
-    for layer in decoder.layers:
-        assert isinstance(layer, Block)
+    for layer in _layers(decoder):
         if saves_memory and torch.is_grad_enabled():
             hidden = checkpoint(_layer, layer, hidden, rope, num_sequences, use_reentrant=False)
         else:
             hidden = _layer(layer, hidden, rope, num_sequences)
     return decoder.norm(hidden).view(num_sequences, length, dim)  # type: ignore[no-any-return]
+
+
+def _layers(decoder: Decoder) -> Iterator[Block]:
+    for layer in decoder.layers:
+        assert isinstance(layer, Block)
+        yield layer
 
 
 def _layer(layer: Block, hidden: Tensor, rope: RopeInputs, num_sequences: int) -> Tensor:

@@ -12,6 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,28 +75,49 @@ def questions(tasks: tuple[Task, ...], per_task: int, seed: int, lexicon: Lexico
         found = missed = 0
         while found < per_task:
             size = rng.choice(task.sizes)
-            picture = draw(task.scene, random.Random(rng.getrandbits(64)), size, 32, split="held_out", lexicon=lexicon)
+            picture = draw(
+                task.scene, random.Random(rng.getrandbits(64)), size, 32, split="held_out", lexicon=lexicon
+            )
             fitting = [turn for turn in picture.turns if turn.skill in task.skills and task.accepts(turn)]
             if not fitting:
                 missed += 1
                 if missed > _MOST_PICTURES_FOR_ONE * (found + 1):
-                    raise LookupError(f"pictures of {task.scene} hardly ever ask for {', '.join(task.skills)}")
+                    raise LookupError(
+                        f"pictures of {task.scene} hardly ever ask for {', '.join(task.skills)}"
+                    )
                 continue
             found += 1
             yield Question(task.name, picture.pixels, rng.choice(fitting))
 
 
+@contextmanager
+def connect(url: str, key: str, *, trust_env: bool) -> Iterator[httpx.Client]:
+    """Open a client of the server at `url`; `trust_env` goes through the environment's proxies.
+
+    Raises: httpx.HTTPError where none answers, or it does not know the key.
+    """
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trust_env) as client:
+        client.get("/v1/models").raise_for_status()
+        yield client
+
+
 def examine(
-    asked: list[Question], *, url: str, model: str, at_once: int, advance: Callable[[Graded], None]
+    asked: list[Question],
+    client: httpx.Client,
+    *,
+    model: str,
+    at_once: int,
+    advance: Callable[[Graded], None],
 ) -> list[Graded]:
-    """Ask a running server, `at_once` questions at a time. Raises: httpx.HTTPError for an answer that is none."""
-    with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client, ThreadPoolExecutor(at_once) as pool:
+    """Ask a server, `at_once` questions at a time. Raises: httpx.HTTPError for an answer that is none."""
 
-        def ask(question: Question) -> Graded:
-            graded = _ask(client, model, question)
-            advance(graded)
-            return graded
+    def ask(question: Question) -> Graded:
+        graded = _ask(client, model, question)
+        advance(graded)
+        return graded
 
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(ask, asked))
 
 

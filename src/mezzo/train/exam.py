@@ -5,7 +5,7 @@ from __future__ import annotations
 from mezzo.train.data.mixture import Size
 from mezzo.train.evaluate import Task
 
-_STRIPS = (Size(2, 6), Size(2, 8), Size(3, 8), Size(4, 10))
+_STRIPS = (Size(2, 6), Size(2, 8), Size(3, 8), Size(4, 10), Size(7, 7))
 _PICTURES = (Size(5, 7), Size(7, 7), Size(6, 8))
 _PAGES = (Size(8, 7), Size(9, 8), Size(10, 8))
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mezzo.model.vision import Vision, normalize
+from mezzo.model.vision import Vision, VisionBlock, normalize
 from mezzo.model.vision_config import VisionConfig
 
 _BUSY_VARIANCE = 0.02  # of a patch's normalised pixels: below, there is nothing on the paper
@@ -35,7 +35,9 @@ def frequency_filters(config: VisionConfig) -> Tensor:
     edge, count = config.patch_size, config.hidden_size
     place = (torch.arange(edge) + 0.5) / edge
     waves = torch.cos(torch.pi * torch.arange(edge)[:, None] * place)  # (frequency, pixel)
-    order = sorted(((u, v) for u in range(edge) for v in range(edge)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+    order = sorted(
+        ((u, v) for u in range(edge) for v in range(edge)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f)
+    )
     colours = torch.tensor([(1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (-0.5, -0.5, 1.0)]) / 3
     num_chroma = min(2 * 12, count // 8)
     filters = []
@@ -67,9 +69,11 @@ def start_from_edges(vision: Vision, pixels: Tensor) -> None:
     wanted = (detectors[:, None].expand(-1, 3, -1, -1) / 3).flatten(1).to(embedding)
     rows = torch.linalg.lstsq(embedding.T, wanted.T).solution.T  # (detectors, hidden_size)
     patches = _busy_patches(pixels, config).to(embedding)
-    seen = encoder.layers[0].ffn_norm(encoder.ln_pre(encoder.patch_conv(patches)))
+    first = encoder.layers[0]
+    assert isinstance(first, VisionBlock)
+    seen = first.ffn_norm(encoder.ln_pre(encoder.patch_conv(patches)))
     rows *= _RESPONSE / (seen @ rows.T).std(0).clamp_min(1e-3)[:, None]
-    feed_forward, width = encoder.layers[0].feed_forward, config.intermediate_size
+    feed_forward, width = first.feed_forward, config.intermediate_size
     feed_forward.w13.weight[: len(rows)] = rows
     feed_forward.w13.weight[width : width + len(rows)] = rows
     gate, up = (seen @ feed_forward.w13.weight.T).chunk(2, dim=-1)
@@ -85,7 +89,8 @@ def _components(responses: Tensor, count: int, generator: torch.Generator) -> Te
     components = (vectors / (variances.clamp_min(0) + floor).sqrt()).T
     rotation, _ = torch.linalg.qr(torch.randn(count, count, generator=generator))
     rows = rotation.to(components)[:, : len(components)] @ components
-    return rows / (responses @ rows.T).std()
+    scaled: Tensor = rows / (responses @ rows.T).std()
+    return scaled
 
 
 def _busy_patches(pixels: Tensor, config: VisionConfig) -> Tensor:
@@ -99,7 +104,12 @@ def _busy_patches(pixels: Tensor, config: VisionConfig) -> Tensor:
 
 def _detectors(edge: int) -> Iterator[Tensor]:
     """Yield filters of (edge, edge): edges in eight directions, dark and bright lines in four, in two sizes."""
-    for per_side, wavelength, of_lines in ((7, 5.0, False), (5, 5.0, True), (4, 10.0, False), (4, 10.0, True)):
+    for per_side, wavelength, of_lines in (
+        (7, 5.0, False),
+        (5, 5.0, True),
+        (4, 10.0, False),
+        (4, 10.0, True),
+    ):
         middles = [(number + 0.5) * edge / per_side for number in range(per_side)]
         for y in middles:
             for x in middles:
@@ -119,4 +129,5 @@ def _gabor(edge: int, x: float, y: float, wavelength: float, turn: float, phase:
     window = torch.exp(-(along**2) / (2 * sigma**2) - across**2 / (2 * (1.3 * sigma) ** 2))
     wave = window * torch.cos(2 * math.pi * along / wavelength + phase)
     wave = wave - window * (wave.sum() / window.sum())  # flat paper leaves it silent
-    return wave / wave.norm().clamp_min(1e-6)
+    unit: Tensor = wave / wave.norm().clamp_min(1e-6)
+    return unit

@@ -19,7 +19,7 @@ class ReadingHeads(nn.Module):
     def __init__(self, hidden_size: int, dim: int) -> None:
         super().__init__()
         self.patch_chars = nn.Linear(hidden_size, PATCH_SLOTS * NUM_CLASSES)
-        self.cell_chars = nn.Linear(dim, (CELL_SLOTS + 1) * NUM_CLASSES)
+        self.cell_chars = nn.Linear(dim, CELL_SLOTS * NUM_CLASSES)
         self.patch_areas = nn.Linear(hidden_size, len(KINDS) + len(NAMES))
         self.cell_areas = nn.Linear(dim, len(KINDS) + len(NAMES))
         self.cell_centres = nn.Linear(dim, MAX_CENTRES + 1)
@@ -65,4 +65,3 @@ def _areas(logits: Tensor, areas: Tensor) -> tuple[Tensor, float, float]:
         kind_share = (kinds.argmax(-1) == kind)[there].float().mean().item()
         colour_share = (colours.argmax(-1) == colour)[there].float().mean().item()
     return loss, kind_share, colour_share
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mezzo.engine.loader import resolve_dtype
 from mezzo.train.data.source import Batch, Source, batches
 from mezzo.train.recipe import StageRecipe
 from mezzo.train.stages import Lessons
@@ -86,6 +88,7 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
             factor = rate_factor(step, recipe)
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * factor
+            torch.manual_seed(noise_seed(stage.train.seed, recipe.name, step))
             values = _step(lessons, recipe, next(drawn), stage.text, step)
             norm = nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
             if not torch.isfinite(norm):
@@ -104,7 +107,9 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
                 save_state(stage.state, half, optimizer, {"step": step, "stage": recipe.name})
 
 
-def _step(lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource, step: int) -> dict[str, float]:
+def _step(
+    lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource, step: int
+) -> dict[str, float]:
     with autocast(lessons.device):
         loss, values = lesson(lessons, recipe)(batch)
         values["loss"] = loss.item()
@@ -118,7 +123,9 @@ def _step(lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource,
 
 def lesson(lessons: Lessons, recipe: StageRecipe) -> Callable[[Batch], tuple[Tensor, dict[str, float]]]:
     """Return what a stage computes from a batch."""
-    return {"decoder": lessons.decoder_alone, "encoder": lessons.encoder, "joint": lessons.joint}[recipe.lesson]
+    return {"decoder": lessons.decoder_alone, "encoder": lessons.encoder, "joint": lessons.joint}[
+        recipe.lesson
+    ]
 
 
 @torch.no_grad()
@@ -139,7 +146,7 @@ def evaluate(lessons: Lessons, recipe: StageRecipe, source: Source, num_batches:
 def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, Any]]:
     """Return what a stage trains, each group with its highest learning rate."""
     for parameter in half.parameters():
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad_(False)
 
     def group(modules: list[nn.Module], rate: float, weight_decay: float = 0.0) -> Iterator[dict[str, Any]]:
         parameters = [p for module in modules for p in module.parameters()]
@@ -153,12 +160,16 @@ def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, An
     if recipe.lesson == "encoder":
         return list(group([half.vision, half.heads], rate, 0.05))
     if recipe.lesson == "decoder":
-        codes = group([half.codes], 2 * rate) if recipe.train_codes else []
-        return [*group([half.lora], rate), *codes]
+        return list(group([half.lora], rate))
     return [
         *group([half.lora], rate),
         *group([half.vision, half.heads], rate * recipe.encoder_rate, 0.05),
     ]
+
+
+def noise_seed(seed: int, stage: str, step: int) -> int:
+    """Return what a step's noise is drawn from: the same after a kill as without one."""
+    return zlib.crc32(f"{seed}/{stage}/{step}".encode())
 
 
 def rate_factor(step: int, recipe: StageRecipe) -> float:
@@ -169,7 +180,7 @@ def rate_factor(step: int, recipe: StageRecipe) -> float:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 where that is faster: on a GPU."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
+    """Compute products in bfloat16 where the device multiplies it natively."""
+    if resolve_dtype("auto", device) is torch.bfloat16:
+        return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

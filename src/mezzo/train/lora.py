@@ -43,7 +43,7 @@ def add_lora(decoder: Decoder, rank: int) -> dict[str, nn.Parameter]:
 
     Returns the updates' parameters by name: `layers.N.attention.wqkv.a` and so on.
     """
-    decoder.requires_grad_(requires_grad=False)
+    decoder.requires_grad_(False)
     parameters: dict[str, nn.Parameter] = {}
     for number, layer in enumerate(decoder.layers):
         for name in TARGETS:
@@ -53,7 +53,6 @@ def add_lora(decoder: Decoder, rank: int) -> dict[str, nn.Parameter]:
             setattr(parent, child, lora)
             parameters |= {f"layers.{number}.{name}.a": lora.a, f"layers.{number}.{name}.b": lora.b}
     return parameters
-
 
 
 @contextmanager

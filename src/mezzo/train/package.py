@@ -1,11 +1,16 @@
-"""From what was trained to what is shipped: the files that `mezzo.weights` puts beside the language half."""
+"""From what was trained to what is shipped, and back: the files that `mezzo.weights` puts beside the language half.
+
+vision.safetensors        encoder, projector and the decoder's update, float16
+vision.json               what a reader of them has to know
+scaffolding.safetensors   codes and heads, float16: nothing that answers needs them, training that goes on does
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mezzo.kit.files import replace_json, sha256_of_file
@@ -14,25 +19,47 @@ from mezzo.model.layout import HF_MULTIMODAL_SAVED
 from mezzo.model.vision_config import VisionConfig
 from mezzo.train.vision_half import VisionHalf
 
+VISION, SCAFFOLDING = "vision.safetensors", "scaffolding.safetensors"
 _DECODER_PREFIX = "language_model.model."
 _SHIPPED_PREFIX = "language_model."
 
 
 def write_package(half: VisionHalf, config: ModelConfig, folder: Path) -> None:
-    """Write `vision.safetensors` (float16) and `vision.json` into `folder`.
+    """Write a package into `folder`, file by file, each whole or not at all.
 
     config   of the whole network, vision included
     Raises: OverflowError for a weight that float16 does not hold; OSError.
     """
     assert config.vision is not None
-    tensors = vision_tensors(half, config) | lora_tensors(half, config)
-    packed = {name: _float16(name, tensor) for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "vision.safetensors"
-    partial = target.with_name(".vision.safetensors.partial")
-    save_file(packed, partial)
-    partial.replace(target)
+    target = folder / VISION
+    _save(target, vision_tensors(half, config) | lora_tensors(half, config))
+    _save(folder / SCAFFOLDING, scaffolding_tensors(half))
     replace_json(folder / "vision.json", settings(config.vision) | {"sha256": sha256_of_file(target)})
+
+
+def read_package(half: VisionHalf, config: ModelConfig, folder: Path) -> None:
+    """Fill `half` with what `write_package` wrote, rounded to float16.
+
+    Raises: ValueError for a package of another shape; OSError, SafetensorError.
+    """
+    tensors = load_file(folder / VISION) | load_file(folder / SCAFFOLDING)
+    wanted = vision_tensors(half, config) | lora_tensors(half, config) | scaffolding_tensors(half)
+    if unequal := sorted(wanted.keys() ^ tensors.keys()):
+        raise ValueError(f"{folder} has another shape: {unequal[0]} is in one of the two alone")
+    for name, tensor in wanted.items():  # views of the parameters
+        if tensor.shape != tensors[name].shape:
+            shapes = f"{tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            raise ValueError(f"{folder} has another shape: {name} is {shapes}")
+        tensor.copy_(tensors[name])
+
+
+def scaffolding_tensors(half: VisionHalf) -> dict[str, Tensor]:
+    """Return codes and heads by name."""
+    modules = {"codes": half.codes, "heads": half.heads}
+    return {
+        f"{m}.{name}": p.detach() for m, module in modules.items() for name, p in module.named_parameters()
+    }
 
 
 def settings(vision: VisionConfig) -> dict[str, object]:
@@ -78,6 +105,13 @@ def lora_tensors(half: VisionHalf, config: ModelConfig) -> dict[str, Tensor]:
         tensors[f"{name}.lora_a"] = updates[f"{matrix}.a"]
         tensors[f"{name}.lora_b"] = place.rows_of(updates[f"{matrix}.b"])
     return tensors
+
+
+def _save(target: Path, tensors: dict[str, Tensor]) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    save_file({name: _float16(name, tensor) for name, tensor in tensors.items()}, partial)
+    partial.chmod(0o644)  # written for its owner alone, and shipped to all
+    partial.replace(target)
 
 
 def _float16(name: str, tensor: Tensor) -> Tensor:

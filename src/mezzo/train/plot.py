@@ -38,7 +38,8 @@ def draw_curves(logs: dict[str, Path], target: Path) -> None:
             loss.plot(steps, [line["loss"] for line in chosen], style, label=kind, markersize=3)
             for number, share in enumerate(share for share in _SHARES if chosen and share in chosen[0]):
                 label = f"{share}, {kind.replace('_', ' ')}"
-                shares.plot(steps, [line[share] for line in chosen], style, color=f"C{number}", label=label, markersize=3)
+                values = [line[share] for line in chosen]
+                shares.plot(steps, values, style, color=f"C{number}", label=label, markersize=3)
         loss.set_ylabel("loss")
         shares.set_ylabel("share that is right")
         shares.set_ylim(0, 1)

@@ -19,7 +19,6 @@ class StageRecipe:
     cells            about how many cells (tokens of pictures) a step sees
     learning_rate    at its highest; linear warm-up over `warmup` steps, linear decay to 0 over the last `decay` of all
     encoder_rate     of encoder and projector in the joint stage, as a part of learning_rate
-    train_codes      whether the decoder lesson moves the codes too, before anything learns to write them
     text_tokens      tokens of plain text a step, on which the decoder is held to what it said before
     """
 
@@ -33,7 +32,6 @@ class StageRecipe:
     warmup: int = 100
     decay: float = 0.3
     text_tokens: int = 0
-    train_codes: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,3 +47,9 @@ class Recipe:
         """Return the recipe with each stage's steps multiplied, at least one step each."""
         stages = tuple(replace(s, steps=max(1, round(s.steps * factor))) for s in self.stages)
         return replace(self, stages=stages)
+
+    def only(self, names: list[str]) -> Recipe:
+        """Return the recipe with some of its stages. Raises: KeyError for a name that is none of them."""
+        by_name = {stage.name: stage for stage in self.stages}
+        chosen = {name: by_name[name] for name in names}
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.name in chosen))

@@ -15,9 +15,13 @@ from torch import Tensor, nn
 from mezzo.kit.files import sync_to_disk
 
 
-def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, facts: dict[str, Any]) -> None:
+def save_state(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None, facts: dict[str, Any]
+) -> None:
     """Write parameters, the optimizer's moments and `facts` (JSON) to `path` in one step."""
-    tensors: dict[str, Tensor] = {f"module.{name}": p.detach().contiguous() for name, p in module.state_dict().items()}
+    tensors: dict[str, Tensor] = {
+        f"module.{name}": p.detach().contiguous() for name, p in module.state_dict().items()
+    }
     if optimizer is not None:
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{key}": value.contiguous() for key, value in state.items()}

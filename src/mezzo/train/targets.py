@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mezzo.train.data.picture import Glyph, Picture
+from mezzo.train.data.picture import Picture
 
 CHARACTERS = string.printable[:95]
 """What is read: the printable part of ASCII. Class 0 is no character, class i is CHARACTERS[i - 1]."""
@@ -28,10 +28,9 @@ class Targets:
     """Of one picture, row-major.
 
     patch_chars   int64 (patches, PATCH_SLOTS), classes of the characters whose middle is in the patch, left to right
-    cell_chars    int64 (cells, CELL_SLOTS + 1), likewise in the cell; the last one is the character that follows
-                  them in their line, so that the reader's way from cell to cell is written in the cells
+    cell_chars    int64 (cells, CELL_SLOTS), likewise in the cell, in the order in which they are read
     patch_areas   int64 (patches,), what `Picture.areas` has in the middle of the patch
-    cell_areas    int64 (cells,), the most frequent of the four that is not 0
+    cell_areas    int64 (cells,), the most frequent one of its patches' that is not 0
     cell_centres  int64 (cells,), how many filled things have their middle in the cell, at most MAX_CENTRES
     """
 
@@ -42,47 +41,39 @@ class Targets:
     cell_centres: NDArray[np.int64]
 
 
-def targets_of(picture: Picture, patch: int) -> Targets:
-    """Compute the targets for patches of `patch` pixels and cells of two by two of them."""
+def targets_of(picture: Picture, patch: int, merge: int) -> Targets:
+    """Compute the targets for patches of `patch` pixels and cells of `merge` by `merge` of them."""
     height, width = picture.areas.shape
+    edge = patch * merge
     areas = picture.areas[patch // 2 :: patch, patch // 2 :: patch].astype(np.int64)
-    rows, columns = height // patch // 2, width // patch // 2
-    squares = areas.reshape(rows, 2, columns, 2).transpose(0, 2, 1, 3).reshape(rows * columns, 4)
+    rows, columns = height // edge, width // edge
+    squares = areas.reshape(rows, merge, columns, merge).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
     return Targets(
-        patch_chars=_slots(picture, patch, PATCH_SLOTS, with_next=False),
-        cell_chars=_slots(picture, 2 * patch, CELL_SLOTS, with_next=True),
+        patch_chars=_slots(picture, patch, PATCH_SLOTS),
+        cell_chars=_slots(picture, edge, CELL_SLOTS),
         patch_areas=areas.reshape(-1),
         cell_areas=_majority(squares),
-        cell_centres=_centres(picture, 2 * patch),
+        cell_centres=_centres(picture, edge),
     )
 
 
-def _slots(picture: Picture, edge: int, num_slots: int, *, with_next: bool) -> NDArray[np.int64]:
+def _slots(picture: Picture, edge: int, num_slots: int) -> NDArray[np.int64]:
     height, width = picture.areas.shape
     rows, columns = height // edge, width // edge
-    slots = np.zeros((rows * columns, num_slots + with_next), np.int64)
+    slots = np.zeros((rows * columns, num_slots), np.int64)
     used = np.zeros(rows * columns, np.int64)
-    glyphs = picture.glyphs
-    for number, glyph in enumerate(glyphs):
+    for glyph in picture.glyphs:
         if not (0 <= glyph.x < width and 0 <= glyph.y < height) or glyph.char not in _CLASS:
             continue
         place = int(glyph.y) // edge * columns + int(glyph.x) // edge
         if used[place] < num_slots:
             slots[place, used[place]] = _CLASS[glyph.char]
             used[place] += 1
-            if with_next:
-                slots[place, num_slots] = _next_class(glyphs, number)
     return slots
 
 
-def _next_class(glyphs: tuple[Glyph, ...], number: int) -> int:
-    if number + 1 < len(glyphs) and glyphs[number + 1].line == glyphs[number].line:
-        return _CLASS.get(glyphs[number + 1].char, 0)
-    return 0
-
-
 def _majority(squares: NDArray[np.int64]) -> NDArray[np.int64]:
-    """squares (cells, 4) -> (cells,): the most frequent number that is not 0, the first one of a tie, or 0."""
+    """squares (cells, patches of each) -> (cells,): the most frequent number but 0, the first one of a tie, or 0."""
     counts = (squares[:, :, None] == squares[:, None, :]).sum(-1) * (squares > 0)
     return np.take_along_axis(squares, counts.argmax(1)[:, None], 1)[:, 0]
 

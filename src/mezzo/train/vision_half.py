@@ -64,7 +64,8 @@ def encode(vision: Vision, pixels: Tensor) -> tuple[Tensor, Tensor]:
     grid = normalize(pixels, config).view(num_pictures, rows, size, columns, size, -1)
     patches = grid.permute(0, 1, 3, 5, 2, 4).reshape(num_pictures * rows * columns, -1)
     cos, sin = (
-        angles.repeat(num_pictures, 1, 1) for angles in rotary_angles([(rows, columns)], config, pixels.device)
+        angles.repeat(num_pictures, 1, 1)
+        for angles in rotary_angles([(rows, columns)], config, pixels.device)
     )
     shapes = [(rows, columns)] * num_pictures
     hidden = encoder.ln_pre(encoder.patch_conv(patches))

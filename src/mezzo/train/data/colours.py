@@ -39,7 +39,7 @@ def luminance(colour: RGB) -> float:
 
 def distance(first: RGB, second: RGB) -> float:
     """Return how far two colours are apart, 0 to 441."""
-    return sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5
+    return float(sum((a - b) ** 2 for a, b in zip(first, second, strict=True)) ** 0.5)
 
 
 def ink_and_paper(rng: random.Random, *, least_contrast: float = 70) -> tuple[RGB, RGB]:

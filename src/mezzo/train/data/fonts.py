@@ -35,14 +35,18 @@ _UNSUITABLE = (
     "symbol", "dingbat", "ornament", "emoji", "icon", "math", "braille", "ancient", "irianis", "isabella",
     "rufscript", "ecolier", "d050000l", "standardsymbols", "barcode", "stencil", "music", "lastresort", "cjk",
     "aegean", "akkadian", "anatolian", "assyrian", "gardiner", "maya", "musica", "symbola", "textfonts", "analecta",
-    "asea", "phon", "quercus", "ellhnikh", "emerita", "prophon", "babel", "jara", "alfa-beta", "smallcaps", "keyboard", "eemusic", "nilus", "abydos", "alfios", "anaktoria", "aroania", "atavyros", "avdira", "webdings", "wingdings",
+    "asea", "phon", "quercus", "ellhnikh", "emerita", "prophon", "babel", "jara", "alfa-beta", "smallcaps",
+    "keyboard", "eemusic", "nilus", "abydos", "alfios", "anaktoria", "aroania", "atavyros", "avdira", "webdings",
+    "wingdings",
 )  # fmt: skip
 _EVERYDAY = (
     "DejaVu Sans", "DejaVu Serif", "Liberation", "Noto Sans", "Noto Serif", "Open Sans", "Roboto", "Carlito", "Caladea",
     "FreeSans", "FreeSerif", "Inter", "Lato", "PT Sans", "PT Serif", "Nimbus", "TeX Gyre Heros", "TeX Gyre Termes",
     "Arial", "Helvetica", "Times", "Verdana", "Georgia", "Calibri", "Cantarell", "Linux Libertine O",
 )  # fmt: skip
-_SLANTED_OR_EXTREME = ("italic", "oblique", "black", "thin", "extralight", "heavy", "condensed", "narrow", "-it", "ri.")
+_SLANTED_OR_EXTREME = (
+    "italic", "oblique", "black", "thin", "extralight", "heavy", "condensed", "narrow", "-it", "ri.",
+)  # fmt: skip
 _HELD_OUT_SHARE = 0.15
 
 
@@ -63,23 +67,45 @@ def share(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-@cache
-def faces(split: Split) -> tuple[tuple[Face, ...], ...]:
-    """Return the usable families of a split, each with its faces, sorted by name.
+Families = tuple[tuple[Face, ...], ...]
+"""Families of fonts, each with its faces, sorted by name."""
 
-    Raises: LookupError where the machine has none.
-    """
-    families: dict[str, list[Face]] = defaultdict(list)
-    for path in _font_files():
-        family = _usable_family(path)
-        if family is not None:
-            families[family].append(Face(family, str(path)))
-    chosen = [tuple(group) for _, group in sorted(families.items()) if group[0].split == split]
+
+class _Known:
+    """What this process knows: to look into a thousand fonts takes half a minute, so processes tell each other."""
+
+    families: Families | None = None
+
+
+def families() -> Families:
+    """Return the usable families of this machine, looked for on the first call."""
+    if _Known.families is None:
+        found: dict[str, list[Face]] = defaultdict(list)
+        for path in _font_files():
+            family = _usable_family(path)
+            if family is not None:
+                found[family].append(Face(family, str(path)))
+        _Known.families = tuple(tuple(group) for _, group in sorted(found.items()))
+    return _Known.families
+
+
+def remember(found: Families | None) -> None:
+    """Take the families that another process has found, or with None look anew."""
+    _Known.families = found
+    faces.cache_clear()
+    _everyday_faces.cache_clear()
+
+
+@cache
+def faces(split: Split) -> Families:
+    """Return the usable families of a split. Raises: LookupError where the machine has none."""
+    chosen = tuple(group for group in families() if group[0].split == split)
     if not chosen:
+        kept = " of those that are kept for the examination" if split == "held_out" else ""
         raise LookupError(
-            "no fonts that can write English were found; install some, such as Debian's fonts-dejavu"
+            f"no fonts{kept} that can write English were found; install some, such as Debian's fonts-dejavu"
         )
-    return tuple(chosen)
+    return chosen
 
 
 def random_face(rng: random.Random, split: Split) -> Face:
@@ -88,7 +114,7 @@ def random_face(rng: random.Random, split: Split) -> Face:
 
 
 @cache
-def _everyday_faces(split: Split) -> tuple[tuple[Face, ...], ...]:
+def _everyday_faces(split: Split) -> Families:
     upright = [
         tuple(face for face in family if not any(word in face.path.lower() for word in _SLANTED_OR_EXTREME))
         for family in faces(split)
@@ -131,7 +157,7 @@ def _usable_family(path: Path) -> str | None:
     if any(word in str(path).lower().replace(" ", "") for word in _UNSUITABLE):
         return None
     try:
-        with TTFont(path, lazy=True, fontNumber=0) as font:
+        with path.open("rb") as file, TTFont(file, lazy=True, fontNumber=0) as font:
             covered = font.getBestCmap() or {}
             name = font["name"].getBestFamilyName() or path.stem
     except (TTLibError, OSError, KeyError, AssertionError, ValueError):

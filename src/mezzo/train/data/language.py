@@ -87,7 +87,7 @@ TOOL_FORMS = Halves(
 
 def prompts(split: Split, count: int = 4000, seed: int = 0) -> tuple[str, ...]:
     """Return up to `count` different prompts, kinds of them in turn; the same seed gives the same ones."""
-    rng = random.Random(f"{seed} {split}")  # noqa: S311 - not a secret
+    rng = random.Random(f"{seed} {split}")
     found: dict[str, None] = {}
     for prompt in itertools.islice(_endless(rng, split), 20 * count):
         found[prompt] = None

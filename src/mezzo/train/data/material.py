@@ -57,7 +57,9 @@ class Material:
     progress: float = 1.0
 
     def font(self, size: int) -> ImageFont.FreeTypeFont:
-        """Return a random face at `size` pixels per em."""
+        """Return a face at `size` pixels per em: of an everyday typeface half of the time, of any else."""
+        if self.rng.random() < 0.5:
+            return self.everyday_font(size)
         return fonts.load(fonts.random_face(self.rng, self.split).path, size)
 
     def everyday_font(self, size: int) -> ImageFont.FreeTypeFont:
@@ -84,9 +86,10 @@ class Material:
         return "".join(self.rng.choice(string.digits) for _ in range(length))
 
     def integer(self, low: int, high: int) -> int:
-        """Return a whole number; each number of digits is as likely as another, one digit of ten held out."""
+        """Return a whole number; each number of digits is as likely as another."""
         num_digits = self.rng.randint(len(str(max(low, 1))), len(str(high)))
-        return max(low, min(high, self.rng.randint(10 ** (num_digits - 1) if num_digits > 1 else 0, 10**num_digits - 1)))
+        smallest = 10 ** (num_digits - 1) if num_digits > 1 else 0
+        return max(low, min(high, self.rng.randint(smallest, 10**num_digits - 1)))
 
     def number(self) -> str:
         """Return a number as it is written: whole, with decimals, thousands, a sign or a percent sign."""
@@ -107,13 +110,12 @@ class Material:
         """Return a date in one of the usual spellings."""
         year, month, day = self.rng.randint(1990, 2035), self.rng.randint(1, 12), self.rng.randint(1, 28)
         name = MONTHS[month - 1]
-        return self.rng.choice(
-            (
-                f"{year}-{month:02}-{day:02}", f"{day:02}/{month:02}/{year}", f"{day:02}.{month:02}.{year}",
-                f"{day} {name} {year}", f"{day} {name[:3]} {year}", f"{name[:3]} {day}, {year}",
-                f"{month}/{day}/{year % 100:02}",
-            )  # fmt: skip
-        )
+        spellings = (
+            f"{year}-{month:02}-{day:02}", f"{day:02}/{month:02}/{year}", f"{day:02}.{month:02}.{year}",
+            f"{day} {name} {year}", f"{day} {name[:3]} {year}", f"{name[:3]} {day}, {year}",
+            f"{month}/{day}/{year % 100:02}",
+        )  # fmt: skip
+        return self.rng.choice(spellings)
 
     def time(self) -> str:
         return f"{self.rng.randint(0, 23):02}:{self.rng.randint(0, 59):02}"
@@ -136,9 +138,11 @@ class Material:
             return self.number()
         if kind < 0.94:
             return self.code()
-        return self.rng.choice((self.time, lambda: "".join(
-            self.rng.choice(string.digits + string.ascii_letters + string.punctuation) for _ in range(self.rng.randint(1, 6))
-        )))()  # fmt: skip
+        return self.rng.choice((self.time, self._scribble))()
+
+    def _scribble(self) -> str:
+        signs = string.digits + string.ascii_letters + string.punctuation
+        return "".join(self.rng.choice(signs) for _ in range(self.rng.randint(1, 6)))
 
     def _case(self, word: str) -> str:
         kind = self.rng.random()

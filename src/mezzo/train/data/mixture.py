@@ -78,8 +78,8 @@ class Part:
     sizes: tuple[Size, ...]
 
     def scene(self, rng: random.Random) -> str:
-        names, weights = zip(*self.scenes, strict=True)
-        return rng.choices(names, weights)[0]
+        names = [name for name, _ in self.scenes]
+        return rng.choices(names, [weight for _, weight in self.scenes])[0]
 
 
 @dataclass(frozen=True)
@@ -135,4 +135,13 @@ def batch_of_pictures(
             progress=progress,
         )
         for _ in range(max(1, round(cells / size.cells)))
+    ]
+
+
+def samples(count: int, seed: int, *, split: Split, lexicon: Lexicon) -> list[Picture]:
+    """Draw `count` pictures of every scene, to be looked at; cells of 32 pixels."""
+    return [
+        draw(name, random.Random(f"{seed}/{name}/{number}"), size, 32, split=split, lexicon=lexicon)
+        for name, size in SAMPLE_SIZES.items()
+        for number in range(count)
     ]

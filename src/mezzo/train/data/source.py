@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from mezzo.train.chat import ChatFormat, Conversation
-from mezzo.train.data.fonts import Split
+from mezzo.train.data import fonts
+from mezzo.train.data.fonts import Families, Split
 from mezzo.train.data.material import Lexicon
 from mezzo.train.data.mixture import Mixture, batch_of_pictures
 from mezzo.train.targets import Targets, targets_of
@@ -42,7 +46,7 @@ class Source:
     """All that decides what is in batch number n.
 
     cells_in_batch   about how many cells the pictures of a batch have together
-    patch_size       of the encoder, in pixels; a cell is two by two patches
+    patch_size       of the encoder, in pixels; a cell is merge_size by merge_size patches
     """
 
     mixture: Mixture
@@ -50,6 +54,7 @@ class Source:
     split: Split
     cells_in_batch: int
     patch_size: int
+    merge_size: int
     tokenizer_json: Path
     image_tokens: tuple[int, int, int]
 
@@ -57,6 +62,10 @@ class Source:
         """Read what drawing needs."""
         chat = ChatFormat(Tokenizer.from_file(str(self.tokenizer_json)), *self.image_tokens)
         return OpenSource(self, Lexicon.from_tokenizer(self.tokenizer_json), chat)
+
+
+class DrawingStopped(RuntimeError):
+    """A process that draws pictures has ended; its own error is on stderr."""
 
 
 class OpenSource:
@@ -70,12 +79,12 @@ class OpenSource:
     def batch(self, number: int) -> Batch:
         """Draw batch `number`."""
         source = self.source
+        edge = source.patch_size * source.merge_size
         pictures = batch_of_pictures(
-            source.mixture, source.seed, number, source.cells_in_batch, 2 * source.patch_size,
+            source.mixture, source.seed, number, source.cells_in_batch, edge,
             split=source.split, lexicon=self.lexicon,
         )  # fmt: skip
-        targets = [targets_of(picture, source.patch_size) for picture in pictures]
-        edge = 2 * source.patch_size
+        targets = [targets_of(picture, source.patch_size, source.merge_size) for picture in pictures]
         rows, columns = pictures[0].areas.shape[0] // edge, pictures[0].areas.shape[1] // edge
         return Batch(
             pixels=np.stack([picture.pixels for picture in pictures]),
@@ -95,12 +104,15 @@ class OpenSource:
 def batches(source: Source, first: int, num_workers: int) -> Iterator[Iterator[Batch]]:
     """Draw batches `first`, `first + 1`, ... in processes, a few ahead of their use, and stop them at the end.
 
-    Raises: RuntimeError where a process ended; its own error is on stderr.
+    Raises: DrawingStopped where a process ended; LookupError where the machine has no fonts.
     """
+    fonts.faces(source.split)  # looked for here, once, and not by each process
     context: Any = multiprocessing.get_context("spawn")
     queues: list[Queue[Batch]] = [context.Queue(_BATCHES_AHEAD) for _ in range(num_workers)]
     workers = [
-        context.Process(target=_work, args=(source, first + place, num_workers, queue), daemon=True)
+        context.Process(
+            target=_work, args=(source, first + place, num_workers, queue, fonts.families()), daemon=True
+        )
         for place, queue in enumerate(queues)
     ]
     for worker in workers:
@@ -125,13 +137,25 @@ def _in_turn(queues: list[Queue[Batch]], workers: list[Any]) -> Iterator[Batch]:
                     break
                 except standard.Empty:
                     if not worker.is_alive():
-                        raise RuntimeError("a process that draws pictures has ended") from None
+                        ended = f"{worker.name} with exit code {worker.exitcode}"
+                        raise DrawingStopped(f"a process that draws pictures has ended: {ended}") from None
             yield batch
 
 
-def _work(source: Source, first: int, step: int, queue: Queue[Batch]) -> None:
+def _work(source: Source, first: int, step: int, queue: Queue[Batch], found: Families) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and one of them tells
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    fonts.remember(found)
     opened = source.open()
     number = first
     while True:
         queue.put(opened.batch(number))
         number += step
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that wants its pictures was killed: nothing else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mezzo.train.data import colours
 from mezzo.train.data.material import Material
@@ -13,7 +15,8 @@ SHAPES = ("circle", "square", "triangle", "star", "rectangle", "diamond", "penta
           "arrow", "ring")  # fmt: skip
 _EASY = ("circle", "square", "triangle", "star")
 _PLURALS = {"cross": "crosses"}
-_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "cyan")
+_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey",
+            "cyan")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,24 @@ class Thing:
     radius: float
 
 
+class _Add(Protocol):
+    """Notes a question: one of the wordings `seen` in training, or `held_out`."""
+
+    def __call__(self, skill: str, answer: str, seen: tuple[str, ...], held_out: str) -> None: ...
+
+
 def scatter(material: Material, width: int, height: int) -> Canvas:
     """Draw one to six shapes that do not touch, and ask about them."""
     rng = material.rng
     paper_name = rng.choice(("white", "white", "white", "black", "grey", rng.choice(_COLOURS)))
     canvas = Canvas(width, height, colours.shade(rng, paper_name))
-    kinds = _EASY if rng.random() < 0.5 else SHAPES
+    kinds: Sequence[str] = _EASY if rng.random() < 0.5 else SHAPES
     palette = [name for name in _COLOURS if name != paper_name]
     if rng.random() < 0.4:  # many of a kind, so that counting is worth a question
         kinds, palette = rng.sample(kinds, 2), rng.sample(palette, 2)
-    things = _place(material, width, height, kinds, palette, rng.randint(1, max(1, min(6, width * height // 3000))))
+    things = _place(
+        material, width, height, kinds, palette, rng.randint(1, max(1, min(6, width * height // 3000)))
+    )
     for thing in things:
         _draw(canvas, material, thing)
     _ask(canvas, material, things)
@@ -44,7 +55,12 @@ def scatter(material: Material, width: int, height: int) -> Canvas:
 
 
 def _place(
-    material: Material, width: int, height: int, kinds: tuple[str, ...] | list[str], palette: list[str], count: int
+    material: Material,
+    width: int,
+    height: int,
+    kinds: Sequence[str],
+    palette: Sequence[str],
+    count: int,
 ) -> list[Thing]:
     rng = material.rng
     things: list[Thing] = []
@@ -52,7 +68,9 @@ def _place(
     for _ in range(40):
         if len(things) == count:
             break
-        radius = rng.uniform(min(9, largest * 0.5), largest) if count > 1 else rng.uniform(largest * 0.3, largest)
+        radius = (
+            rng.uniform(min(9, largest * 0.5), largest) if count > 1 else rng.uniform(largest * 0.3, largest)
+        )
         x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
         if all(math.dist((x, y), (o.x, o.y)) > (radius + o.radius) * 1.05 for o in things):
             things.append(Thing(rng.choice(kinds), rng.choice(palette), x, y, radius))
@@ -104,37 +122,74 @@ def _ask(canvas: Canvas, material: Material, things: list[Thing]) -> None:
     shapes, used = {t.shape for t in things}, {t.colour for t in things}
     for thing in things:
         if sum(t.shape == thing.shape for t in things) == 1:
-            add("colour", thing.colour,
-                (f"What colour is the {thing.shape}?", f"What color is the {thing.shape}?",
-                 f"The {thing.shape} has which colour?"), f"Name the colour of the {thing.shape}.")
+            add(
+                "colour",
+                thing.colour,
+                (
+                    f"What colour is the {thing.shape}?",
+                    f"What color is the {thing.shape}?",
+                    f"The {thing.shape} has which colour?",
+                ),
+                f"Name the colour of the {thing.shape}.",
+            )
         if sum(t.colour == thing.colour for t in things) == 1:
-            add("shape", thing.shape,
-                (f"Which shape is {thing.colour}?", f"What is the {thing.colour} shape?",
-                 f"What shape is {thing.colour}?"), f"Name the {thing.colour} shape.")
+            add(
+                "shape",
+                thing.shape,
+                (
+                    f"Which shape is {thing.colour}?",
+                    f"What is the {thing.colour} shape?",
+                    f"What shape is {thing.colour}?",
+                ),
+                f"Name the {thing.colour} shape.",
+            )
     if len(things) == 1:
-        add("shape", things[0].shape, ("What shape is this?", "Which shape is in the picture?",
-                                       "What shape do you see?"), "Name this shape.")
-        add("colour", things[0].colour, ("What colour is it?", "What color is the shape?",
-                                         "Which colour does the shape have?"), "Tell me its colour.")
-    add("count", str(len(things)), ("How many shapes are there?", "Count the shapes."),
-        "What is the number of shapes?")
+        add(
+            "shape",
+            things[0].shape,
+            ("What shape is this?", "Which shape is in the picture?", "What shape do you see?"),
+            "Name this shape.",
+        )
+        add(
+            "colour",
+            things[0].colour,
+            ("What colour is it?", "What color is the shape?", "Which colour does the shape have?"),
+            "Tell me its colour.",
+        )
+    add(
+        "count",
+        str(len(things)),
+        ("How many shapes are there?", "Count the shapes."),
+        "What is the number of shapes?",
+    )
     shape, colour = rng.choice(sorted(shapes)), rng.choice(sorted(used))
     plural = _PLURALS.get(shape, shape + "s")
-    add("count", str(sum(t.shape == shape for t in things)),
-        (f"How many {plural} are there?", f"Count the {plural}."), f"What is the number of {plural}?")
-    add("count", str(sum(t.colour == colour for t in things)),
+    add(
+        "count",
+        str(sum(t.shape == shape for t in things)),
+        (f"How many {plural} are there?", f"Count the {plural}."),
+        f"What is the number of {plural}?",
+    )
+    add(
+        "count",
+        str(sum(t.colour == colour for t in things)),
         (f"How many {colour} shapes are there?", f"Count the {colour} shapes."),
-        f"What is the number of {colour} shapes?")
+        f"What is the number of {colour} shapes?",
+    )
     asked = rng.choice(SHAPES if rng.random() < 0.5 else sorted(shapes))
-    add("presence", "yes" if asked in shapes else "no",
-        (f"Is there a {asked}?", f"Do you see a {asked}?"), f"Can a {asked} be seen?")
+    add(
+        "presence",
+        "yes" if asked in shapes else "no",
+        (f"Is there a {asked}?", f"Do you see a {asked}?"),
+        f"Can a {asked} be seen?",
+    )
     _ask_relations(add, material, things)
     rng.shuffle(questions)
     for question in questions[:4]:
         canvas.ask(*question)
 
 
-def _ask_relations(add, material: Material, things: list[Thing]) -> None:  # type: ignore[no-untyped-def]
+def _ask_relations(add: _Add, material: Material, things: list[Thing]) -> None:
     if len(things) < 2:
         return
     first, second = material.rng.sample(things, 2)

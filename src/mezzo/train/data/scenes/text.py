@@ -11,9 +11,7 @@ from mezzo.train.data import colours
 from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 
-_LETTERS = string.ascii_letters + string.digits * 3 + string.ascii_lowercase + "".join(
-    char for char in string.punctuation
-)
+_LETTERS = string.ascii_letters + string.digits * 3 + string.ascii_lowercase + string.punctuation
 READ_QUESTIONS = {
     "train": (
         "What does it say?", "Read the text.", "What is written here?", "What text is in the picture?",
