@@ -71,7 +71,7 @@ def documents(
     Each line of DATA is `{"messages": [...]}` and ends with the assistant's answer. The folder is one that
     `mezzo serve --weights` and others load; the update alone is in RUN/adapter.
 
-        mezzo train documents nano questions.jsonl ./run
+        mezzo train documents nano-text questions.jsonl ./run
 
         mezzo serve --weights ./run/checkpoint
     """
