@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
+from mezzo.model.layout import Layout
 from mezzo.model.linear import Linear
 
 TARGETS = ("attention.wqkv", "attention.wo", "feed_forward.w13", "feed_forward.w2")
@@ -53,6 +55,26 @@ def add_lora(decoder: Decoder, rank: int) -> dict[str, nn.Parameter]:
             setattr(parent, child, lora)
             parameters |= {f"layers.{number}.{name}.a": lora.a, f"layers.{number}.{name}.b": lora.b}
     return parameters
+
+
+def stored_updates(
+    updates: Mapping[str, Tensor], config: ModelConfig, layout: Layout
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return A (rank, in) and B (out, rank) for each matrix of a checkpoint, by its stored name without `.weight`.
+
+    updates   as `add_lora` names them
+    Matrices that mezzo computes as one (queries, keys and values; gate and up) share one A; each gets its rows of B.
+    """
+    b_of = {
+        f"decoder.{name.removesuffix('.b')}.weight": b.detach()
+        for name, b in updates.items()
+        if name.endswith(".b")
+    }
+    pairs = {}
+    for stored, place in layout.places(config, b_of).items():
+        a = updates[place.parameter.removeprefix("decoder.").removesuffix(".weight") + ".a"]
+        pairs[stored.removesuffix(".weight")] = a.detach(), place.rows_of(b_of[place.parameter])
+    return pairs
 
 
 @contextmanager

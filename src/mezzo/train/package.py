@@ -10,16 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mezzo.kit.files import replace_json, sha256_of_file
 from mezzo.model.config import ModelConfig
 from mezzo.model.layout import HF_MULTIMODAL_SAVED
 from mezzo.model.vision_config import VisionConfig
+from mezzo.train.lora import stored_updates
+from mezzo.train.state import replace_tensors
 from mezzo.train.vision_half import VisionHalf
+from mezzo.weights.vision_half import SETTINGS, TENSORS
 
-VISION, SCAFFOLDING = "vision.safetensors", "scaffolding.safetensors"
+SCAFFOLDING = "scaffolding.safetensors"
 _DECODER_PREFIX = "language_model.model."
 _SHIPPED_PREFIX = "language_model."
 
@@ -32,10 +35,10 @@ def write_package(half: VisionHalf, config: ModelConfig, folder: Path) -> None:
     """
     assert config.vision is not None
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / VISION
+    target = folder / TENSORS
     _save(target, vision_tensors(half, config) | lora_tensors(half, config))
     _save(folder / SCAFFOLDING, scaffolding_tensors(half))
-    replace_json(folder / "vision.json", settings(config.vision) | {"sha256": sha256_of_file(target)})
+    replace_json(folder / SETTINGS, settings(config.vision) | {"sha256": sha256_of_file(target)})
 
 
 def read_package(half: VisionHalf, config: ModelConfig, folder: Path) -> None:
@@ -43,7 +46,7 @@ def read_package(half: VisionHalf, config: ModelConfig, folder: Path) -> None:
 
     Raises: ValueError for a package of another shape; OSError, SafetensorError.
     """
-    tensors = load_file(folder / VISION) | load_file(folder / SCAFFOLDING)
+    tensors = load_file(folder / TENSORS) | load_file(folder / SCAFFOLDING)
     wanted = vision_tensors(half, config) | lora_tensors(half, config) | scaffolding_tensors(half)
     if unequal := sorted(wanted.keys() ^ tensors.keys()):
         raise ValueError(f"{folder} has another shape: {unequal[0]} is in one of the two alone")
@@ -91,27 +94,18 @@ def vision_tensors(half: VisionHalf, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def lora_tensors(half: VisionHalf, config: ModelConfig) -> dict[str, Tensor]:
-    """Return the decoder's update: `NAME.lora_a` (rank, in) and `NAME.lora_b` (out, rank) for each stored matrix.
-
-    Matrices that mezzo computes as one (queries, keys and values; gate and up) share one `a`; each gets its rows of b.
-    """
-    updates = {name.replace("/", "."): p.detach() for name, p in half.lora.items()}
-    matrices = {name.removesuffix(".a") for name in updates if name.endswith(".a")}
-    parameters = {f"decoder.{name}.weight": updates[f"{name}.b"] for name in matrices}
-    tensors = {}
-    for stored, place in HF_MULTIMODAL_SAVED.places(config, parameters).items():
-        matrix = place.parameter.removeprefix("decoder.").removesuffix(".weight")
-        name = _SHIPPED_PREFIX + stored.removeprefix(_DECODER_PREFIX).removesuffix(".weight")
-        tensors[f"{name}.lora_a"] = updates[f"{matrix}.a"]
-        tensors[f"{name}.lora_b"] = place.rows_of(updates[f"{matrix}.b"])
+    """Return the decoder's update: `NAME.lora_a` (rank, in) and `NAME.lora_b` (out, rank) for each stored matrix."""
+    updates = {name.replace("/", "."): p for name, p in half.lora.items()}
+    tensors: dict[str, Tensor] = {}
+    for stored, (a, b) in stored_updates(updates, config, HF_MULTIMODAL_SAVED).items():
+        name = _SHIPPED_PREFIX + stored.removeprefix(_DECODER_PREFIX)
+        tensors |= {f"{name}.lora_a": a, f"{name}.lora_b": b}
     return tensors
 
 
 def _save(target: Path, tensors: dict[str, Tensor]) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    save_file({name: _float16(name, tensor) for name, tensor in tensors.items()}, partial)
-    partial.chmod(0o644)  # written for its owner alone, and shipped to all
-    partial.replace(target)
+    replace_tensors(target, {name: _float16(name, tensor) for name, tensor in tensors.items()})
+    target.chmod(0o644)  # written for its owner alone, and shipped to all
 
 
 def _float16(name: str, tensor: Tensor) -> Tensor:

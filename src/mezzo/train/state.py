@@ -25,8 +25,13 @@ def save_state(
     if optimizer is not None:
         for number, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{key}": value.contiguous() for key, value in state.items()}
+    replace_tensors(path, tensors, {"facts": json.dumps(facts)})
+
+
+def replace_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file so that every reader, also after a crash, sees the old file or the new one whole."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, metadata={"facts": json.dumps(facts)})
+    save_file(tensors, partial, metadata=metadata)
     sync_to_disk(partial)
     partial.replace(path)
     sync_to_disk(path.parent)
