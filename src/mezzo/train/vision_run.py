@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 
-from mezzo.kit.files import replace_json
+from mezzo.engine.loader import CannotLoad, resolve_device
 from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.train.chat import TURN_END, TURN_START
@@ -29,6 +29,7 @@ from mezzo.train.package import read_package, write_package
 from mezzo.train.plot import draw_curves
 from mezzo.train.recipe import Recipe, StageRecipe
 from mezzo.train.recipes import WORDS
+from mezzo.train.run_folder import claim_folder
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state
 from mezzo.train.text import TextSource
@@ -36,7 +37,6 @@ from mezzo.train.vision_half import VisionHalf
 from mezzo.weights.sources import NANO
 from mezzo.weights.vision_half import IMAGE, IMAGE_BREAK, IMAGE_END
 
-_RUN = "run.json"
 _CELLS_TO_START_FROM = 3000
 
 
@@ -64,14 +64,10 @@ def image_tokens(language: Path) -> tuple[int, int, int]:
 
 def training_device(name: str) -> torch.device:
     """Return the device called `name`, or with `auto` a GPU where there is one. Raises: CannotTrain."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        return resolve_device(name)
+    except CannotLoad as error:
         raise CannotTrain(f"there is no device {name!r} here") from error
-    return device
 
 
 @dataclass(frozen=True)
@@ -106,17 +102,22 @@ class VisionRun:
                 load_state(before, lessons.half, None)
             run_stage(lessons, stage, self.pace, _of_stage(recipe.name, report))
             before = stage.state
-        return self.package()
+        return self._write_package(lessons)
 
     def package(self) -> Path:
         """Write curves and package from what is saved, wherever the run is. Returns the package's folder.
 
         Raises: CannotTrain for a folder with nothing saved in it.
         """
-        stages = [stage for stage in map(self._stage, self.recipe.stages) if stage.state.exists()]
-        if not stages:
+        if not self._saved_stages():
             raise CannotTrain(f"{self.folder} holds nothing that was trained yet")
-        lessons = self._load()
+        return self._write_package(self._load())
+
+    def _saved_stages(self) -> list[Stage]:
+        return [stage for stage in map(self._stage, self.recipe.stages) if stage.state.exists()]
+
+    def _write_package(self, lessons: Lessons) -> Path:
+        stages = self._saved_stages()
         load_state(stages[-1].state, lessons.half, None)
         draw_curves({stage.recipe.name: stage.log for stage in stages}, self.folder / "curves.png")
         config = replace(lessons.decoder.config, vision=self.recipe.vision)
@@ -183,16 +184,8 @@ class VisionRun:
 
     def _claim_folder(self) -> None:
         """A run that goes on must be the same run: other sizes would not load, other pictures would be a mixture."""
-        path, wanted = self.folder / _RUN, json.loads(json.dumps(asdict(self.recipe)))
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if any(self.folder.iterdir()):
-                raise CannotTrain(f"{self.folder} is not empty and holds no run") from None
-            replace_json(path, wanted)
-            return
-        if found != wanted:
+        wanted = json.loads(json.dumps(asdict(self.recipe)))
+        if claim_folder(self.folder, wanted) != wanted:
             raise CannotTrain(
                 f"{self.folder} holds a run of another recipe; give another folder, or the same recipe"
             )

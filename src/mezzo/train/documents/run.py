@@ -11,7 +11,6 @@ curves.png          the log, drawn, where matplotlib is installed
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ import torch
 from torch import nn
 
 from mezzo.backends.embedded import check_agreement
-from mezzo.kit.files import replace_json
 from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
 from mezzo.model.export import write_checkpoint
@@ -38,6 +36,7 @@ from mezzo.train.documents.samples import SampleMaker
 from mezzo.train.errors import CannotTrain
 from mezzo.train.lora import add_lora
 from mezzo.train.plot import draw_curves
+from mezzo.train.run_folder import claim_folder
 from mezzo.weights import companion_files
 
 
@@ -153,20 +152,13 @@ class DocumentsRun:
 
     def _claim_folder(self, corpus: Corpus) -> None:
         """A run that goes on must be the same run, on the same data and weights."""
-        path = self.folder / "run.json"
         wanted: dict[str, Any] = {
             "data_sha256": corpus.sha256,
             "samples_sha256": corpus.fingerprint,
             "weights": fingerprint(self.weights),
             "dtype": str(self.dtype).removeprefix("torch."),
-        } | json.loads(json.dumps(asdict(self.options)))
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise CannotTrain(f"{self.folder} is not empty and holds no run") from None
-            replace_json(path, wanted)
-            return
+        } | asdict(self.options)
+        found = claim_folder(self.folder, wanted)
         for name, value in wanted.items():
             if found.get(name) != value:
                 raise CannotTrain(
