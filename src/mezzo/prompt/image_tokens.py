@@ -27,10 +27,14 @@ class ImageTokens:
 
     def layout(self, image: PreparedImage) -> list[int]:
         """Return the tokens of one image."""
-        row = [self.image] * image.columns
+        return self.grid(image.rows, image.columns)
+
+    def grid(self, rows: int, columns: int) -> list[int]:
+        """Return the tokens of an image of so many merged patches."""
+        row = [self.image] * columns
         if self.row_break is None or self.end is None:
-            return row * image.rows
-        tokens = [*row, self.row_break] * image.rows
+            return row * rows
+        tokens = [*row, self.row_break] * rows
         tokens[-1] = self.end
         return tokens
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from mezzo.prompt.image_tokens import ImageTokens
 from mezzo.train.data.picture import Turn
 
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -38,8 +39,7 @@ class ChatFormat:
 
     def image(self, rows: int, columns: int) -> list[int]:
         """Return the tokens of a picture of so many cells."""
-        row = [self.image_id] * columns + [self.break_id]
-        return [*(row * rows)[:-1], self.end_id]
+        return ImageTokens(self.image_id, self.break_id, self.end_id).grid(rows, columns)
 
     def plain(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
