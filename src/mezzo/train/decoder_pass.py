@@ -37,6 +37,15 @@ def hidden_states(decoder: Decoder, embeddings: Tensor, *, saves_memory: bool = 
     return decoder.norm(hidden).view(num_sequences, length, dim)  # type: ignore[no-any-return]
 
 
+def plain_logits(decoder: Decoder, hidden: Tensor) -> Tensor:
+    """hidden (rows, dim) -> logits (rows, vocab_size) float32.
+
+    For gradients; the engine's head computes the largest ones twice where it rounds.
+    """
+    weight = decoder.output.weight
+    return F.linear(hidden.to(weight.dtype), weight).float()
+
+
 def _layers(decoder: Decoder) -> Iterator[Block]:
     for layer in decoder.layers:
         assert isinstance(layer, Block)

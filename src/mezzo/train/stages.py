@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mezzo.model.decoder import Decoder
 from mezzo.train.chat import Conversation
 from mezzo.train.data.source import Batch
-from mezzo.train.decoder_pass import hidden_states
+from mezzo.train.decoder_pass import hidden_states, plain_logits
 from mezzo.train.lora import without_lora
 from mezzo.train.vision_half import VisionHalf, encode
 
@@ -39,8 +40,7 @@ class Lessons:
         """Return the loss of naming and of writing what is in each cell, and shares that are right."""
         targets = self._targets(batch)
         patches, cells = encode(self.half.vision, torch.from_numpy(batch.pixels).to(self.device))
-        loss, shares = self._naming(patches, cells, targets)
-        return loss, shares
+        return self._naming(patches, cells, targets)
 
     def decoder_alone(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of answers about cells that are given as codes, and shares that are right."""
@@ -69,7 +69,7 @@ class Lessons:
 
     def _log_probabilities(self, embeddings: Tensor) -> Tensor:
         hidden = hidden_states(self.decoder, embeddings).flatten(0, 1)
-        return F.log_softmax(_logits(self.decoder.output, hidden), dim=-1)
+        return F.log_softmax(plain_logits(self.decoder, hidden), dim=-1)
 
     def _naming(
         self, patches: Tensor, cells: Tensor, targets: dict[str, Tensor]
@@ -88,7 +88,7 @@ class Lessons:
         hidden = hidden_states(self.decoder, embeddings)
         places = [(row, target) for row, c in enumerate(conversations) for target in c.targets]
         row, target = torch.tensor(places, device=self.device).unbind(1)
-        logits = _logits(self.decoder.output, hidden[row, target - 1])
+        logits = plain_logits(self.decoder, hidden[row, target - 1])
         wanted = token_ids[row, target]
         right = logits.detach().argmax(-1) == wanted
         return F.cross_entropy(logits, wanted), {
@@ -102,15 +102,7 @@ class Lessons:
 
 def padded(conversations: list[Conversation]) -> Tensor:
     """Return token ids (conversations, longest) int64, padded at the end with 0."""
-    longest = max(len(conversation.token_ids) for conversation in conversations)
-    rows = [c.token_ids + [0] * (longest - len(c.token_ids)) for c in conversations]
-    return torch.tensor(rows)
-
-
-def _logits(head: nn.Module, hidden: Tensor) -> Tensor:
-    """Training wants the gradient of plain logits; the engine's head computes the largest ones twice."""
-    weight: Tensor = head.weight  # type: ignore[assignment]
-    return F.linear(hidden.to(weight.dtype), weight).float()
+    return pad_sequence([torch.tensor(c.token_ids) for c in conversations], batch_first=True)
 
 
 def _exact_share(right: list[bool], conversations: list[Conversation]) -> float:

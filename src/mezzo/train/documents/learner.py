@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from mezzo.model.decoder import Decoder
-from mezzo.train.decoder_pass import hidden_states
+from mezzo.train.decoder_pass import hidden_states, plain_logits
 from mezzo.train.documents.pictures import Pictures
 from mezzo.train.documents.samples import Sample
 
@@ -53,8 +53,7 @@ class Learner:
         return total / len(places), num_right
 
     def _part(self, hidden: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        weight = self.decoder.output.weight
-        logits = F.linear(hidden.to(weight.dtype), weight).float()
+        logits = plain_logits(self.decoder, hidden)
         right = (logits.detach().argmax(-1) == wanted).sum()
         return F.cross_entropy(logits, wanted, reduction="sum"), right
 
