@@ -73,6 +73,7 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
         return
     parameters = [p for group in groups for p in group["params"]]
     smooth: dict[str, float] = {}
+    held_out: list[Batch] = []  # drawn when they are first wanted
     started, first = time.monotonic(), step
     with batches(stage.train, step, pace.num_workers) as drawn, stage.log.open("a", encoding="utf-8") as log:
 
@@ -102,7 +103,8 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
                 rate = (step - first) / (time.monotonic() - started)
                 tell("train", smooth | {"rate": recipe.learning_rate * factor, "steps_per_second": rate})
             if step % pace.evaluate_every == 0 or step == recipe.steps:
-                tell("held_out", evaluate(lessons, recipe, stage.held_out, pace.held_out_batches))
+                held_out = held_out or _drawn(stage.held_out, pace.held_out_batches)
+                tell("held_out", evaluate(lessons, recipe, held_out))
             if step % pace.save_every == 0 or step == recipe.steps:
                 save_state(stage.state, half, optimizer, {"step": step, "stage": recipe.name})
 
@@ -128,17 +130,21 @@ def lesson(lessons: Lessons, recipe: StageRecipe) -> Callable[[Batch], tuple[Ten
     ]
 
 
-@torch.no_grad()
-def evaluate(lessons: Lessons, recipe: StageRecipe, source: Source, num_batches: int) -> dict[str, float]:
-    """Return means over held-out pictures."""
+def _drawn(source: Source, num_batches: int) -> list[Batch]:
     opened = source.open()
+    return [opened.batch(number) for number in range(num_batches)]
+
+
+@torch.no_grad()
+def evaluate(lessons: Lessons, recipe: StageRecipe, held_out: list[Batch]) -> dict[str, float]:
+    """Return means over held-out pictures."""
     sums: dict[str, float] = {}
     lessons.half.eval()
-    for number in range(num_batches):
+    for batch in held_out:
         with autocast(lessons.device):
-            loss, values = lesson(lessons, recipe)(opened.batch(number))
+            loss, values = lesson(lessons, recipe)(batch)
         for name, value in (values | {"loss": loss.item()}).items():
-            sums[name] = sums.get(name, 0.0) + value / num_batches
+            sums[name] = sums.get(name, 0.0) + value / len(held_out)
     lessons.half.train()
     return sums
 
