@@ -7,7 +7,7 @@ from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 from mezzo.train.data.scenes import chart_parts
 from mezzo.train.data.scenes.chart_parts import Axis
-from mezzo.train.data.scenes.common import Box, Pen, Questions, Wording, mixed, paper_and_ink, pen, rectangle
+from mezzo.train.data.scenes.common import Box, Pen, Wording, mixed, rectangle
 
 COUNT = Wording(
     ("How many bars are there?", "Count the bars."),
@@ -29,12 +29,9 @@ OF_COLOUR = Wording(
 def bar_chart(material: Material, width: int, height: int) -> Canvas:
     """Draw bars and ask about their heights."""
     rng = material.rng
-    paper, ink = paper_and_ink(rng)
-    canvas = Canvas(width, height, paper)
-    letters = pen(material, canvas, ink, 8.5, 20)
-    questions = Questions(material)
-    margin = max(4.0, 0.025 * min(width, height))
-    top = chart_parts.title(material, letters, questions, width - 2 * margin, margin)
+    chart = chart_parts.start(material, width, height)
+    canvas, paper, letters, questions = chart.canvas, chart.paper, chart.letters, chart.questions
+    margin, top = chart.margin, chart.top
     is_standing = rng.random() < (0.75 if material.split == "train" else 0.4)
     names = chart_parts.labels(material, rng.randint(3, 6), ordered=is_standing and rng.random() < 0.5)
     printed = rng.random() < 0.5

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from mezzo.train.data import colours, vocabulary
 from mezzo.train.data.colours import RGB
 from mezzo.train.data.material import Material
-from mezzo.train.data.scenes.common import Pen, Questions, Wording
+from mezzo.train.data.picture import Canvas
+from mezzo.train.data.scenes.common import Pen, Questions, Wording, paper_and_ink, pen
 from mezzo.train.data.vocabulary import Halves
 
 MONTHS = Halves(("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug"), ("Sep", "Oct", "Nov", "Dec"))
@@ -95,6 +96,29 @@ class Axis:
 
     def is_tick(self, value: int) -> bool:
         return value % self.step == 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """A chart before anything but its title is drawn; `top` is the y beneath the title, or of where it would be."""
+
+    canvas: Canvas
+    paper: RGB
+    letters: Pen
+    questions: Questions
+    margin: float
+    top: float
+
+
+def start(material: Material, width: int, height: int) -> Start:
+    """Take paper and letters, and write a title, sometimes."""
+    paper, ink = paper_and_ink(material.rng)
+    canvas = Canvas(width, height, paper)
+    letters = pen(material, canvas, ink, 8.5, 20)
+    questions = Questions(material)
+    margin = max(4.0, 0.025 * min(width, height))
+    top = title(material, letters, questions, width - 2 * margin, margin)
+    return Start(canvas, paper, letters, questions, margin, top)
 
 
 def axis(material: Material, most_ticks: int) -> Axis:

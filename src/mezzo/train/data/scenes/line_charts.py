@@ -7,7 +7,7 @@ from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 from mezzo.train.data.scenes import chart_parts
 from mezzo.train.data.scenes.chart_parts import Axis
-from mezzo.train.data.scenes.common import Box, Pen, Questions, Wording, mixed, paper_and_ink, pen
+from mezzo.train.data.scenes.common import Box, Pen, Questions, Wording, mixed
 from mezzo.train.data.vocabulary import Halves
 
 POINTS = Wording(
@@ -48,12 +48,9 @@ SERIES = Halves(
 def line_chart(material: Material, width: int, height: int) -> Canvas:
     """Draw one line, or two where there is room, and ask where it goes."""
     rng = material.rng
-    paper, ink = paper_and_ink(rng)
-    canvas = Canvas(width, height, paper)
-    letters = pen(material, canvas, ink, 8.5, 20)
-    questions = Questions(material)
-    margin = max(4.0, 0.025 * min(width, height))
-    top = chart_parts.title(material, letters, questions, width - 2 * margin, margin)
+    chart = chart_parts.start(material, width, height)
+    canvas, paper, letters, questions = chart.canvas, chart.paper, chart.letters, chart.questions
+    margin, top = chart.margin, chart.top
     left, right, bottom = margin, width - margin, height - margin - 1.1 * letters.height
     double = min(width, height) > 200 and rng.random() < 0.35
     series = [name for name in SERIES.sample(material, 2) if double]

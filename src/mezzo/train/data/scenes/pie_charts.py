@@ -9,7 +9,7 @@ from mezzo.train.data.colours import RGB
 from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 from mezzo.train.data.scenes import chart_parts
-from mezzo.train.data.scenes.common import Box, Pen, Questions, Wording, ink_on, paper_and_ink, pen, rectangle
+from mezzo.train.data.scenes.common import Box, Pen, Questions, Wording, ink_on, rectangle
 
 MOST = Wording(
     ("Which slice is the largest?", "Which is the biggest slice?", "Which label has the largest slice?"),
@@ -54,12 +54,9 @@ OF_COLOUR = Wording(
 def pie_chart(material: Material, width: int, height: int) -> Canvas:
     """Draw a pie with a legend, or with labels around it, and ask about its slices."""
     rng = material.rng
-    paper, ink = paper_and_ink(rng)
-    canvas = Canvas(width, height, paper)
-    letters = pen(material, canvas, ink, 8.5, 20)
-    questions = Questions(material)
-    margin = max(4.0, 0.025 * min(width, height))
-    top = chart_parts.title(material, letters, questions, width - 2 * margin, margin)
+    chart = chart_parts.start(material, width, height)
+    canvas, paper, letters, questions = chart.canvas, chart.paper, chart.letters, chart.questions
+    margin, top = chart.margin, chart.top
     box = (margin, top, width - margin, height - margin)
     names = chart_parts.labels(material, rng.randint(2, 6), ordered=False)
     # Most of the width stays for the pie, and most of the height where the legend is beneath it.

@@ -15,8 +15,6 @@ SHAPES = ("circle", "square", "triangle", "star", "rectangle", "diamond", "penta
           "arrow", "ring")  # fmt: skip
 _EASY = ("circle", "square", "triangle", "star")
 _PLURALS = {"cross": "crosses"}
-_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey",
-            "cyan")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,10 @@ class _Add(Protocol):
 def scatter(material: Material, width: int, height: int) -> Canvas:
     """Draw one to six shapes that do not touch, and ask about them."""
     rng = material.rng
-    paper_name = rng.choice(("white", "white", "white", "black", "grey", rng.choice(_COLOURS)))
+    paper_name = rng.choice(("white", "white", "white", "black", "grey", rng.choice(colours.NAMES)))
     canvas = Canvas(width, height, colours.shade(rng, paper_name))
     kinds: Sequence[str] = _EASY if rng.random() < 0.5 else SHAPES
-    palette = [name for name in _COLOURS if name != paper_name]
+    palette = [name for name in colours.NAMES if name != paper_name]
     if rng.random() < 0.4:  # many of a kind, so that counting is worth a question
         kinds, palette = rng.sample(kinds, 2), rng.sample(palette, 2)
     things = _place(
