@@ -17,6 +17,8 @@ from mezzo.cli.pull import fetch
 if TYPE_CHECKING:
     import httpx
 
+    from mezzo.settings import Settings
+    from mezzo.train.data.material import Lexicon
     from mezzo.train.evaluate import Graded, Question
 
 train = typer.Typer(
@@ -144,7 +146,6 @@ def evaluate(
     _require_extra()
     import httpx
 
-    from mezzo.train.data.material import Lexicon
     from mezzo.train.evaluate import accuracy, connect, examine, questions, save_failures
     from mezzo.train.exam import EXAM
 
@@ -160,7 +161,7 @@ def evaluate(
 
     try:
         with connect(address.url, address.key, trust_env=not address.is_here) as client:
-            lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
+            lexicon = _lexicon(settings)
             say("drawing")
             asked += questions(EXAM, count, seed, lexicon)
             graded = examine(asked, client, model=model, at_once=at_once, advance=advance)
@@ -193,12 +194,11 @@ def samples(
 ) -> None:
     """Draw a sheet of pictures of every kind, with questions and answers beneath them."""
     _require_extra()
-    from mezzo.train.data.material import Lexicon
     from mezzo.train.data.mixture import samples as drawn
     from mezzo.train.data.sheet import sheet
 
     settings = read_settings({"home": home}, config=config)
-    lexicon = Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
+    lexicon = _lexicon(settings)
     try:
         pictures = drawn(count, seed, split="held_out" if held_out else "train", lexicon=lexicon)
     except LookupError as error:
@@ -208,6 +208,12 @@ def samples(
     except (OSError, ValueError) as error:
         raise CommandFailed(f"cannot write {target}: {error}") from error
     put(str(target))
+
+
+def _lexicon(settings: Settings) -> Lexicon:
+    from mezzo.train.data.material import Lexicon
+
+    return Lexicon.from_tokenizer(fetch("nano-text", settings.home).path / "tokenizer.json")
 
 
 def _require_extra() -> None:
