@@ -1,4 +1,4 @@
-"""What nano is examined in: the lines of the table in docs/nano.md."""
+"""What nano is examined in: the lines of `mezzo train evaluate`'s table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an encoder starts from: filters that everything that reads letters ends up with, put in by hand.
 
-A network that is given pixels finds frequencies and edges by itself, after tens of thousands of steps. Here the patch
+A network that is given pixels finds frequencies and edges by itself, after many steps. Here the patch
 embedding starts as cosines, and the first feed-forward layer as edge and line detectors all over the patch, whose
 responses the layer's output keeps as well as its width allows. Everything is trained from there.
 Measured: docs/decisions/0017. Source of the detectors: Gabor filters (Daugman, 1985); of keeping their responses by

@@ -1,4 +1,4 @@
-"""The recipes that mezzo has: one that shows that all works, the one that made nano, and a larger one for a GPU."""
+"""The recipes that mezzo has: one that shows that all works, the one for nano, and a larger one for a GPU."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ CPU = Recipe(
         StageRecipe("joint", "joint", ANSWERS, 500, 96, 4e-4, encoder_rate=0.5, decay=0.7, text_tokens=64),
     ),
 )
-"""Some six hours on two cores. nano was trained so, in pieces: docs/nano.md has what became of it.
+"""For two cores. nano's encoder has had the first three of these lessons, in pieces (docs/nano/*.jsonl), and not the others.
 
 A higher rate than 3e-4 costs the encoder more than it gains: with 8e-4 a hundred steps of paragraphs brought the loss
 from 5.91 to 5.40, with 3e-4 to 4.81, on the same pictures.
@@ -114,7 +114,7 @@ GPU = Recipe(
         ),
     ),
 )
-"""Written for one GPU of 80 GB and sixteen cores that draw; it has not been run (docs/nano.md)."""
+"""Written for one GPU of 80 GB and sixteen cores that draw; it has not been run."""
 
 SMALL = replace(
     CPU,

@@ -1,7 +1,6 @@
 """What the encoder learns to see before it meets a decoder: for each patch and each cell, what is in it.
 
-The generator knows where each character stands, so every patch of every picture is a lesson. Learning to read from
-answers alone needs a hundred times the pictures (docs/decisions/0017).
+The generator knows where each character stands, so every patch of every picture is a lesson (docs/decisions/0017).
 """
 
 from __future__ import annotations

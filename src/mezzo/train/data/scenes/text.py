@@ -58,7 +58,7 @@ def letters(material: Material, width: int, height: int) -> Canvas:
     """Write single letters, a patch apart: at first in the middle of their patches and alike, then less and less so.
 
     A network that sees patches has nothing that makes a letter the same letter two pixels further on. Learning it from
-    pages takes tens of thousands of steps of nothing; from letters that start to move slowly, hundreds.
+    pages takes long; letters that start to move slowly are read from the beginning on.
     """
     rng, progress = material.rng, material.progress
     if rng.random() < progress - 0.3:
