@@ -44,9 +44,7 @@ def vision(
     ],
     recipe: Annotated[
         RecipeName,
-        typer.Option(
-            help="`small` shows that all works (minutes), `cpu` is nano's, `gpu` the larger one."
-        ),
+        typer.Option(help="`small` shows that all works (minutes), `cpu` is nano's, `gpu` the larger one."),
     ] = RecipeName.cpu,
     scale: Annotated[float, typer.Option(help="Multiplies the steps of every stage.")] = 1.0,
     stages: Annotated[

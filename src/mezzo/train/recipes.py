@@ -94,7 +94,7 @@ CPU = Recipe(
         StageRecipe("joint", "joint", ANSWERS, 500, 96, 4e-4, encoder_rate=0.5, decay=0.7, text_tokens=64),
     ),
 )
-"""For two cores. nano's encoder has had the first three of these lessons, in pieces (docs/nano/*.jsonl), and not the others.
+"""For two cores. nano's encoder has had the first three of these lessons, in pieces (docs/nano/*.jsonl), not the others.
 
 A higher rate than 3e-4 costs the encoder more than it gains: with 8e-4 a hundred steps of paragraphs brought the loss
 from 5.91 to 5.40, with 3e-4 to 4.81, on the same pictures.
