@@ -22,7 +22,7 @@ def lessons(language: Path) -> Lessons:
 
 def cell(chars: str = "", area: int = 0, centres: int = 0) -> dict[str, torch.Tensor]:
     """Return the targets of one cell."""
-    classes = [0 if char == "·" else CHARACTERS.index(char) + 1 for char in chars.ljust(4, "·")]
+    classes = [0 if char == "·" else CHARACTERS.index(char) + 1 for char in chars.ljust(8, "·")]
     return {
         "cell_chars": torch.tensor([classes]),
         "cell_areas": torch.tensor([area]),
@@ -64,13 +64,11 @@ def test_codes_begin_as_the_embeddings_of_tokens(lessons: Lessons, language: Pat
     tokenizer = make_chat(language).tokenizer
     a, newline = (embeddings[tokenizer.encode(text).ids[0]] for text in ("a", "\n"))
     number = CHARACTERS.index("a") + 1
-    assert torch.equal(codes.chars[0, number], a)
-    assert torch.equal(codes.chars[0, 0], 0.5 * newline)
-    for slot in range(1, 4):  # turned: as long, elsewhere
-        turned = codes.chars[slot, number]
-        assert torch.allclose(turned.norm(), a.norm(), rtol=1e-4)
+    for place, from_left in enumerate((0, 1, 2, 3, 0, 1, 2, 3)):
+        turned = codes.chars[place, number] - 0.8**from_left * a
+        assert torch.allclose(turned.norm(), 0.6 * a.norm(), rtol=1e-3)
         assert torch.nn.functional.cosine_similarity(turned, a, dim=0) < 0.7
-        assert not codes.chars[slot, 0].any()
+        assert torch.equal(codes.chars[place, 0], 0.2 * newline if place % 2 == 0 else torch.zeros_like(a))
     red = embeddings[tokenizer.encode(" red").ids[0]]
     assert torch.equal(codes.colours[NAMES.index("red")], red)
     assert not codes.kinds[0].any()
@@ -79,7 +77,7 @@ def test_codes_begin_as_the_embeddings_of_tokens(lessons: Lessons, language: Pat
 
 def test_the_same_seed_gives_the_same_codes(lessons: Lessons, language: Path) -> None:
     embeddings = lessons.decoder.tok_embeddings.weight.detach()
-    codes = [CellCodes(embeddings.shape[1]) for _ in range(3)]
+    codes = [CellCodes(embeddings.shape[1], 2) for _ in range(3)]
     for seed, one in zip((7, 7, 8), codes, strict=True):
         one.start_from(embeddings, make_chat(language).tokenizer, seed)
     assert torch.equal(codes[0].chars, codes[1].chars)

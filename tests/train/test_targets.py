@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mezzo.train.data.picture import Glyph, Picture, area_number
-from mezzo.train.targets import CELL_SLOTS, CHARACTERS, Targets, targets_of
+from mezzo.train.targets import CHARACTERS, PATCH_SLOTS, Targets, targets_of
 
 PATCH = 8
 RED_CIRCLE, BLUE_SQUARE = area_number("circle", "red"), area_number("square", "blue")
@@ -38,25 +38,25 @@ def read(classes: np.ndarray) -> list[str]:
 def test_characters_stand_in_their_patches_and_cells() -> None:
     targets = make_targets(*letters("abcdefgh"))  # one for each four pixels, two in each patch
     assert read(targets.patch_chars)[:7] == ["ab", "cd", "ef", "gh", "··", "··", "··"]
-    assert read(targets.cell_chars) == ["abcd", "efgh", "····", "····", "····", "····"]
+    assert read(targets.cell_chars) == ["abcd····", "efgh····", *["········"] * 4]
 
 
-def test_lines_are_read_one_after_the_other() -> None:
-    targets = make_targets(*letters("ab", y=12), *letters("cd", line=1))
-    assert read(targets.cell_chars)[0] == "abcd"
+def test_the_slots_of_a_cell_are_those_of_its_patches() -> None:
+    targets = make_targets(*letters("ab", y=12), *letters("cd", line=1), *letters("e", y=12, first=12))
+    assert read(targets.cell_chars)[0] == "cd··abe·"
     assert read(targets.patch_chars)[:1] == ["cd"]
     assert read(targets.patch_chars)[6:7] == ["ab"]
 
 
 def test_a_space_is_a_character() -> None:
-    assert read(make_targets(*letters("a b")).cell_chars)[0] == "a b·"
+    assert read(make_targets(*letters("a b")).cell_chars)[0] == "a b·····"
 
 
 def test_what_has_no_slot_left_is_left_out() -> None:
     targets = make_targets(*letters("abcdef", apart=2))
-    assert read(targets.cell_chars)[0] == "abcd"
+    assert read(targets.cell_chars)[0] == "abde····"
     assert read(targets.patch_chars)[:2] == ["ab", "de"]
-    assert CELL_SLOTS == 4
+    assert PATCH_SLOTS == 2
 
 
 @pytest.mark.parametrize("place", [(-1, 4), (4, -0.5), (48, 4), (4, 32)])
@@ -94,4 +94,4 @@ def test_centres_are_counted_to_two() -> None:
 def test_cells_of_one_patch() -> None:
     picture = Picture(np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8), letters("abcd"), (), ())
     targets = targets_of(picture, PATCH, 1)
-    assert read(targets.cell_chars) == ["ab··", "cd··", "····", "····"]
+    assert read(targets.cell_chars) == ["ab", "cd", "··", "··"]

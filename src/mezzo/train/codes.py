@@ -5,8 +5,12 @@ its colour, one for the number of things whose middle it has. The decoder learns
 generator's own truth, without a picture; the encoder learns to write them, without a decoder. Both lessons are short,
 and neither waits for the other (docs/decisions/0017).
 
-Codes start as what the decoder knows: the first character as its token's embedding, later ones as the same turned by
-a fixed random rotation, kinds and colours as the embeddings of their names.
+A character's code is what the decoder knows, its token's embedding, louder the further left it stands, and beside that
+the same embedding turned by a rotation of its place's own: the first says which characters there are and about in
+which order, the second which of them stands where. Kinds and colours are the embeddings of their names.
+
+A place is a patch of the cell and one of the patch's slots, so that what each patch writes is the same whatever stands
+in its neighbours, and the projector can be little more than a sum.
 """
 
 from __future__ import annotations
@@ -17,19 +21,24 @@ from torch import Tensor, nn
 
 from mezzo.train.data.colours import NAMES
 from mezzo.train.data.picture import KINDS
-from mezzo.train.targets import CELL_SLOTS, CHARACTERS, MAX_CENTRES, NUM_CLASSES
+from mezzo.train.targets import CHARACTERS, MAX_CENTRES, NUM_CLASSES, PATCH_SLOTS
+
+_FADING = 0.8  # loudness of a place over that of the one to the left of it
+_TURNED = 0.6  # loudness of the turned part
+_EMPTY = 0.2  # of a patch without characters, which says "new line": a cell of nothing would be noise, once normalised
 
 
 class CellCodes(nn.Module):
     """Codes of all that a cell can hold. They stay as they start: what reads and what writes them learn them apart.
 
-    Shapes, float32: chars (CELL_SLOTS, NUM_CLASSES, dim);
-    kinds (len(KINDS), dim), colours (len(NAMES), dim), centres (MAX_CENTRES + 1, dim).
+    Shapes, float32: chars (places, NUM_CLASSES, dim), as many places as `Targets.cell_chars` has for cells of `merge` by
+    `merge` patches; kinds (len(KINDS), dim), colours (len(NAMES), dim), centres (MAX_CENTRES + 1, dim).
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, merge: int) -> None:
         super().__init__()
-        self.chars = nn.Parameter(torch.zeros(CELL_SLOTS, NUM_CLASSES, dim))
+        self.merge = merge
+        self.chars = nn.Parameter(torch.zeros(merge * merge * PATCH_SLOTS, NUM_CLASSES, dim))
         self.kinds = nn.Parameter(torch.zeros(len(KINDS), dim))
         self.colours = nn.Parameter(torch.zeros(len(NAMES), dim))
         self.centres = nn.Parameter(torch.zeros(MAX_CENTRES + 1, dim))
@@ -44,14 +53,11 @@ class CellCodes(nn.Module):
             return embeddings[tokenizer.encode(text, add_special_tokens=False).ids[0]].float()
 
         letters = torch.stack([named(char) for char in CHARACTERS])
-        for slot in range(CELL_SLOTS):
-            turn = (
-                torch.eye(dim)
-                if slot == 0
-                else torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
-            )
-            self.chars[slot, 1:] = letters @ turn
-        self.chars[0, 0] = 0.5 * named("\n")
+        for place in range(len(self.chars)):
+            turn, _ = torch.linalg.qr(torch.randn(dim, dim, generator=generator))
+            from_left = place % (self.merge * PATCH_SLOTS)
+            self.chars[place, 1:] = letters * _FADING**from_left + letters @ turn * _TURNED
+        self.chars[::PATCH_SLOTS, 0] = _EMPTY * named("\n")
         self.kinds[1:] = torch.stack([named(f" {kind}") for kind in KINDS[1:]])
         self.colours.copy_(torch.stack([named(f" {name}") for name in NAMES]))
         scale = embeddings.square().mean().sqrt()
@@ -60,7 +66,7 @@ class CellCodes(nn.Module):
     def forward(self, targets: dict[str, Tensor]) -> Tensor:
         """targets as in `Targets`, of any number of pictures -> (cells, dim) float32."""
         chars, areas = targets["cell_chars"], targets["cell_areas"]
-        cells = sum(self.chars[slot][chars[:, slot]] for slot in range(CELL_SLOTS))
+        cells = sum(codes[chars[:, place]] for place, codes in enumerate(self.chars))
         covered = (areas > 0).unsqueeze(-1)
         return (
             cells

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mezzo.train.data.colours import NAMES
 from mezzo.train.data.picture import KINDS
-from mezzo.train.targets import CELL_SLOTS, MAX_CENTRES, NUM_CLASSES, PATCH_SLOTS
+from mezzo.train.targets import MAX_CENTRES, NUM_CLASSES, PATCH_SLOTS
 
 _EMPTY_WEIGHT = 0.25  # most slots are empty, and the network would learn that first and long
 
@@ -16,10 +16,10 @@ _EMPTY_WEIGHT = 0.25  # most slots are empty, and the network would learn that f
 class ReadingHeads(nn.Module):
     """Characters and areas from the encoder's last layer (patches) and from the projector's output (cells)."""
 
-    def __init__(self, hidden_size: int, dim: int) -> None:
+    def __init__(self, hidden_size: int, dim: int, merge: int) -> None:
         super().__init__()
         self.patch_chars = nn.Linear(hidden_size, PATCH_SLOTS * NUM_CLASSES)
-        self.cell_chars = nn.Linear(dim, CELL_SLOTS * NUM_CLASSES)
+        self.cell_chars = nn.Linear(dim, merge * merge * PATCH_SLOTS * NUM_CLASSES)
         self.patch_areas = nn.Linear(hidden_size, len(KINDS) + len(NAMES))
         self.cell_areas = nn.Linear(dim, len(KINDS) + len(NAMES))
         self.cell_centres = nn.Linear(dim, MAX_CENTRES + 1)

@@ -17,7 +17,6 @@ CHARACTERS = string.printable[:95]
 """What is read: the printable part of ASCII. Class 0 is no character, class i is CHARACTERS[i - 1]."""
 NUM_CLASSES = len(CHARACTERS) + 1
 PATCH_SLOTS = 2
-CELL_SLOTS = 4
 MAX_CENTRES = 2
 _CLASS = {char: number for number, char in enumerate(CHARACTERS, start=1)}
 
@@ -27,7 +26,7 @@ class Targets:
     """Of one picture, row-major.
 
     patch_chars   int64 (patches, PATCH_SLOTS), classes of the characters whose middle is in the patch, left to right
-    cell_chars    int64 (cells, CELL_SLOTS), likewise in the cell, in the order in which they are read
+    cell_chars    int64 (cells, merge * merge * PATCH_SLOTS), the same of a cell's patches, row by row
     patch_areas   int64 (patches,), what `Picture.areas` has in the middle of the patch
     cell_areas    int64 (cells,), the most frequent one of its patches' that is not 0
     cell_centres  int64 (cells,), how many filled things have their middle in the cell, at most MAX_CENTRES
@@ -46,26 +45,31 @@ def targets_of(picture: Picture, patch: int, merge: int) -> Targets:
     edge = patch * merge
     areas = picture.areas[patch // 2 :: patch, patch // 2 :: patch].astype(np.int64)
     rows, columns = height // edge, width // edge
-    squares = areas.reshape(rows, merge, columns, merge).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
+
+    def squares(of_patches: NDArray[np.int64]) -> NDArray[np.int64]:
+        grid = of_patches.reshape(rows, merge, columns, merge, -1)
+        return grid.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1)
+
+    chars = _slots(picture, patch)
     return Targets(
-        patch_chars=_slots(picture, patch, PATCH_SLOTS),
-        cell_chars=_slots(picture, edge, CELL_SLOTS),
+        patch_chars=chars,
+        cell_chars=squares(chars),
         patch_areas=areas.reshape(-1),
-        cell_areas=_majority(squares),
+        cell_areas=_majority(squares(areas)),
         cell_centres=_centres(picture, edge),
     )
 
 
-def _slots(picture: Picture, edge: int, num_slots: int) -> NDArray[np.int64]:
+def _slots(picture: Picture, edge: int) -> NDArray[np.int64]:
     height, width = picture.areas.shape
     rows, columns = height // edge, width // edge
-    slots = np.zeros((rows * columns, num_slots), np.int64)
+    slots = np.zeros((rows * columns, PATCH_SLOTS), np.int64)
     used = np.zeros(rows * columns, np.int64)
     for glyph in picture.glyphs:
         if not (0 <= glyph.x < width and 0 <= glyph.y < height) or glyph.char not in _CLASS:
             continue
         place = int(glyph.y) // edge * columns + int(glyph.x) // edge
-        if used[place] < num_slots:
+        if used[place] < PATCH_SLOTS:
             slots[place, used[place]] = _CLASS[glyph.char]
             used[place] += 1
     return slots

@@ -28,8 +28,8 @@ class VisionHalf(nn.Module):
         self.embedding_rms = float(embeddings.detach().float().square().mean().sqrt())
         self.vision = Vision(config, dim, torch.float32)
         initialize(self.vision, self.embedding_rms)
-        self.heads = ReadingHeads(config.hidden_size, dim)
-        self.codes = CellCodes(dim)
+        self.heads = ReadingHeads(config.hidden_size, dim, config.spatial_merge_size)
+        self.codes = CellCodes(dim, config.spatial_merge_size)
         self.lora = nn.ParameterDict(
             {name.replace(".", "/"): parameter for name, parameter in add_lora(decoder, rank).items()}
         )

@@ -116,7 +116,7 @@ def random_face(rng: random.Random, split: Split) -> Face:
 @cache
 def _everyday_faces(split: Split) -> Families:
     upright = [
-        tuple(face for face in family if not any(word in face.path.lower() for word in _SLANTED_OR_EXTREME))
+        tuple(face for face in family if not any(word in Path(face.path).name.lower() for word in _SLANTED_OR_EXTREME))
         for family in faces(split)
         if family[0].family.startswith(_EVERYDAY)
     ]
@@ -154,7 +154,7 @@ def _packaged_fonts() -> list[Path]:
 
 
 def _usable_family(path: Path) -> str | None:
-    if any(word in str(path).lower().replace(" ", "") for word in _UNSUITABLE):
+    if any(word in "/".join(path.parts[-2:]).lower().replace(" ", "") for word in _UNSUITABLE):
         return None
     try:
         with path.open("rb") as file, TTFont(file, lazy=True, fontNumber=0) as font:

@@ -40,7 +40,11 @@ def page(material: Material, width: int, height: int) -> Canvas:
             font = material.font(size)
         ascent, descent = font.getmetrics()
         if y + ascent + descent * 0.6 > height:
-            break
+            if lines or size < 8:
+                break
+            size = round(size * 0.8)  # too large for even one line
+            font = material.font(size)
+            continue
         x = rng.uniform(1, width * 0.25) if rng.random() < 0.5 else rng.uniform(1, 6)
         line = _line_that_fits(material, font, width - x - 2)
         if line:
