@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mezzo.train.plot import read_log
+from mezzo.train.log import read_log
 from tests.cli.conftest import Run
 from tests.train.documents.small import (
     LINES,

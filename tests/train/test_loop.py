@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from mezzo.train.log import read_log
 from mezzo.train.loop import Pace, noise_seed, parameter_groups, rate_factor, run_stage
-from mezzo.train.package import SCAFFOLDING, VISION, write_package
-from mezzo.train.plot import draw_curves, read_log
+from mezzo.train.package import SCAFFOLDING, TENSORS, write_package
+from mezzo.train.plot import draw_curves
 from mezzo.train.recipe import Recipe, StageRecipe
 from mezzo.train.recipes import RECIPES
 from mezzo.train.stages import Lessons
@@ -85,6 +86,11 @@ def test_stopped_and_gone_on_is_as_in_one_go(
     assert changed == {
         "words": {"vision", "heads"}, "cells": {"lora"}, "joint": {"vision", "heads", "lora"}
     }[name]  # fmt: skip
+    logs = [read_log(make_stage(language, tmp_path / run, STAGES[name]).log) for run in ("a", "b")]
+    steps = [[(line["kind"], line["step"]) for line in log] for log in logs]
+    assert steps[0] == steps[1]  # what was done twice is told once
+    seconds = [line["seconds"] for line in logs[1]]
+    assert seconds == sorted(seconds)
 
 
 def test_a_stage_that_is_done_is_not_done_again(language: Path, tmp_path: Path) -> None:
@@ -191,7 +197,7 @@ class TestRun:
         assert package == killed / "package"
         assert told_again[0] | {"stage": "words", "step": 3} == told_again[0]
         make_run(language, whole, TWO_LESSONS, start).train(lambda line: None)
-        for name in (VISION, SCAFFOLDING, "vision.json"):
+        for name in (TENSORS, SCAFFOLDING, "vision.json"):
             assert (package / name).read_bytes() == (whole / "package" / name).read_bytes(), name
         assert (killed / "curves.png").exists()
 

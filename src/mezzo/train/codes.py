@@ -31,8 +31,8 @@ _EMPTY = 0.2  # of a patch without characters, which says "new line": a cell of 
 class CellCodes(nn.Module):
     """Codes of all that a cell can hold. They stay as they start: what reads and what writes them learn them apart.
 
-    Shapes, float32: chars (places, NUM_CLASSES, dim), as many places as `Targets.cell_chars` has for cells of `merge` by
-    `merge` patches; kinds (len(KINDS), dim), colours (len(NAMES), dim), centres (MAX_CENTRES + 1, dim).
+    Shapes, float32: chars (places, NUM_CLASSES, dim), as many places as `Targets.cell_chars` has for cells of `merge`
+    by `merge` patches; kinds (len(KINDS), dim), colours (len(NAMES), dim), centres (MAX_CENTRES + 1, dim).
     """
 
     def __init__(self, dim: int, merge: int) -> None:

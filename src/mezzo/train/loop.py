@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mezzo.engine.loader import resolve_dtype
 from mezzo.train.data.source import Batch, Source, batches
+from mezzo.train.log import forget_lines_after, read_log
 from mezzo.train.recipe import StageRecipe
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state, save_state
@@ -24,7 +25,6 @@ from mezzo.train.vision_half import VisionHalf
 
 _SMOOTHING = 0.95
 _CLIP_NORM = 1.0
-_LANGUAGE_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,18 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
     step = 0
     if stage.state.exists():
         step = int(load_state(stage.state, half, optimizer)["step"])
+    forget_lines_after(stage.log, step)
     if step >= recipe.steps:
         return
     parameters = [p for group in groups for p in group["params"]]
     smooth: dict[str, float] = {}
     held_out: list[Batch] = []  # drawn when they are first wanted
     started, first = time.monotonic(), step
+    before = read_log(stage.log)[-1]["seconds"] if step and stage.log.exists() else 0.0
     with batches(stage.train, step, pace.num_workers) as drawn, stage.log.open("a", encoding="utf-8") as log:
 
         def tell(kind: str, values: dict[str, float]) -> None:
-            seconds = time.monotonic() - started
+            seconds = before + time.monotonic() - started
             line = {"kind": kind, "step": step, "of": recipe.steps, "seconds": round(seconds, 1)}
             line |= {name: round(value, 4) for name, value in values.items()}
             log.write(json.dumps(line) + "\n")
@@ -115,10 +117,11 @@ def _step(
     with autocast(lessons.device):
         loss, values = lesson(lessons, recipe)(batch)
         values["loss"] = loss.item()
-        if recipe.text_tokens:
-            language = lessons.language(text.batch(step, recipe.text_tokens).to(lessons.device))
+        if recipe.text_tokens and step % recipe.text_every == 0:
+            batch_number = step // recipe.text_every
+            language = lessons.language(text.batch(batch_number, recipe.text_tokens).to(lessons.device))
             values["language"] = language.item()
-            loss = loss + _LANGUAGE_WEIGHT * language
+            loss = loss + recipe.text_every * language
     loss.backward()  # type: ignore[no-untyped-call]
     return values
 

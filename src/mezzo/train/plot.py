@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+
+from mezzo.train.log import read_log
 
 _SHARES = ("chars", "kinds", "colours", "tokens", "exact")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read a stage's log, one JSON object a line; a line that a kill cut off is left out."""
-    lines = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
 
 
 def draw_curves(logs: dict[str, Path], target: Path) -> None:

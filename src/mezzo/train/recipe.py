@@ -19,7 +19,9 @@ class StageRecipe:
     cells            about how many cells (tokens of pictures) a step sees
     learning_rate    at its highest; linear warm-up over `warmup` steps, linear decay to 0 over the last `decay` of all
     encoder_rate     of encoder and projector in the joint stage, as a part of learning_rate
-    text_tokens      tokens of plain text a step, on which the decoder is held to what it said before
+    text_tokens      tokens of plain text, on which the decoder is held to what it said before
+    text_every       steps between two looks at them, each of which counts for all: a pass over few tokens costs a CPU
+                     nearly what one over many does
     """
 
     name: str
@@ -32,6 +34,7 @@ class StageRecipe:
     warmup: int = 100
     decay: float = 0.3
     text_tokens: int = 0
+    text_every: int = 1
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,17 @@ WORDS = Mixture(
     ),
     ramp=900,
 )
-_READING = (("letters", 0.05), ("plain_page", 0.25), ("page", 0.25), ("line", 0.45))
+_READING = (("letters", 0.05), ("plain_page", 0.1), ("page", 0.2), ("line", 0.65))
+_LINES = (*_SMALL, Size(3, 8), Size(4, 8), Size(6, 6))
 _SHAPES = Part(2, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5), Size(7, 7)))
 
 PARAGRAPHS = Mixture((Part(5, _READING, _SMALL), _SHAPES))
 PAGES = Mixture(
     (
-        Part(5, _READING, _SMALL),
+        Part(6, _READING, _LINES),
         _SHAPES,
         Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(1, (("line", 4.0), ("page", 2.0), ("shapes", 2.0), *_DOCUMENTS, *_CHARTS), _LARGE),
     )
 )
 ANSWERS = Mixture(
@@ -51,6 +53,7 @@ ANSWERS = Mixture(
         ),
         Part(3, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5))),
         Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(1, (("line", 8.0), ("shapes", 5.0), *_DOCUMENTS, *_CHARTS), _LARGE),
     )
 )
 EVERYTHING = Mixture(
@@ -85,10 +88,21 @@ CPU = Recipe(
     stages=(
         StageRecipe("letters", "encoder", LETTERS, 1000, 64, 6e-4, decay=0.01),
         StageRecipe("words", "encoder", WORDS, 1000, 96, 4e-4, decay=0.01),
-        StageRecipe("paragraphs", "encoder", PARAGRAPHS, 8000, 192, 3e-4, decay=0.01),
-        StageRecipe("pages", "encoder", PAGES, 2000, 192, 3e-4, decay=1.0),
-        StageRecipe("answers", "decoder", ANSWERS, 800, 96, 1e-3, decay=0.3, text_tokens=64),
-        StageRecipe("joint", "joint", ANSWERS, 500, 96, 4e-4, encoder_rate=0.5, decay=0.7, text_tokens=64),
+        StageRecipe("paragraphs", "encoder", PARAGRAPHS, 3000, 192, 3e-4, decay=0.01),
+        StageRecipe("pages", "encoder", PAGES, 4000, 192, 3e-4, decay=1.0),
+        StageRecipe("answers", "decoder", ANSWERS, 300, 192, 1e-3, decay=0.01, text_tokens=128, text_every=4),
+        StageRecipe(
+            "joint",
+            "joint",
+            ANSWERS,
+            400,
+            384,
+            1e-3,
+            encoder_rate=0.2,
+            decay=0.8,
+            text_tokens=128,
+            text_every=4,
+        ),
     ),
 )
 """For two cores.

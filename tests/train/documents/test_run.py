@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mezzo.model.config import ModelConfig
 from mezzo.train.documents.run import DocumentsRun
 from mezzo.train.errors import CannotTrain
-from mezzo.train.plot import read_log
+from mezzo.train.log import read_log
 from tests import tiny
 from tests.train.documents.small import (
     LINES,

@@ -116,7 +116,11 @@ def random_face(rng: random.Random, split: Split) -> Face:
 @cache
 def _everyday_faces(split: Split) -> Families:
     upright = [
-        tuple(face for face in family if not any(word in Path(face.path).name.lower() for word in _SLANTED_OR_EXTREME))
+        tuple(
+            face
+            for face in family
+            if not any(word in Path(face.path).name.lower() for word in _SLANTED_OR_EXTREME)
+        )
         for family in faces(split)
         if family[0].family.startswith(_EVERYDAY)
     ]

@@ -15,7 +15,7 @@ from torch import nn
 from mezzo.train.documents.batches import in_batches
 from mezzo.train.documents.learner import Learner
 from mezzo.train.documents.samples import Sample
-from mezzo.train.plot import read_log
+from mezzo.train.log import forget_lines_after
 from mezzo.train.state import load_state, save_state
 
 Report = Callable[[dict[str, Any]], None]
@@ -70,7 +70,7 @@ class Loop:
         steps = self._steps
         if steps.state.exists():
             self._step = int(load_state(steps.state, self._updates, self._optimizer)["step"])
-        _forget_lines_after(steps.log, self._step)
+        forget_lines_after(steps.log, self._step)
         first, started = self._step, time.monotonic()
         saved, every, window = started, max(1, steps.total // _LINES_OF_LOG), _Window(started)
         end = 0
@@ -163,13 +163,3 @@ class _Window:
             "tokens": self._num_right / self._num_targets,
             "tokens_per_second": self._num_tokens / seconds,
         }
-
-
-def _forget_lines_after(log: Path, step: int) -> None:
-    """Take what a killed run wrote after its last saved step out of the log: it is going to be written again."""
-    if not log.exists():
-        return
-    kept = [json.dumps(line) + "\n" for line in read_log(log) if line["step"] <= step]
-    partial = log.with_name(f".{log.name}.partial")
-    partial.write_text("".join(kept), "utf-8")
-    partial.replace(log)
