@@ -66,7 +66,8 @@ class CellCodes(nn.Module):
     def forward(self, targets: dict[str, Tensor]) -> Tensor:
         """targets as in `Targets`, of any number of pictures -> (cells, dim) float32."""
         chars, areas = targets["cell_chars"], targets["cell_areas"]
-        cells = sum(codes[chars[:, place]] for place, codes in enumerate(self.chars))
+        places = torch.arange(chars.shape[1], device=chars.device)
+        cells = self.chars[places, chars].sum(1)
         covered = (areas > 0).unsqueeze(-1)
         return (
             cells

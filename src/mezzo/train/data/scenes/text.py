@@ -33,7 +33,7 @@ def page(material: Material, width: int, height: int) -> Canvas:
     size = _size(rng, height)
     font = material.font(size)
     y = rng.uniform(0, size / 3)
-    lines = []
+    lines: list[str] = []
     while True:
         if rng.random() < 0.3:  # another voice
             size = _size(rng, height)
