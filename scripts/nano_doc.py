@@ -8,8 +8,12 @@ tests/train/test_nano_card.py fails when the page is not what this script writes
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from mezzo.train.log import read_log
+from mezzo.train.plot import draw_curves
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "nano.md"
@@ -78,7 +82,7 @@ By `mezzo train vision`, on two cores and without a GPU, on pictures drawn by `m
 ([a sheet of them](nano/samples.png)), in the lessons that
 [decision 17](decisions/0017-an-encoder-that-learns-to-write.md) describes: {lessons}. [Curves](nano/curves.png); the
 logs are beside them. The whole recipe is one command, `mezzo train vision RUN --recipe cpu`, and the larger one, for a
-GPU, `--recipe gpu`, which has not been run. Answers about pictures are spelled, one token for each character.
+GPU, `--recipe gpu`, which has not been run. What it reads is spelled, one token for each character.
 """
 
 
@@ -101,15 +105,31 @@ def page() -> str:
 
 def _lessons() -> str:
     """Say what the logs say: how long each lesson was."""
-    said = []
-    for name, what in LESSONS.items():
-        steps, seconds = 0, 0.0
-        for log in sorted(NANO.glob(f"{name}*.jsonl")):
-            last = json.loads(log.read_text("utf-8").splitlines()[-1])
-            steps, seconds = steps + last["step"], seconds + last["seconds"]
-        if steps:
-            said.append(f"{what} ({steps:,} steps, {seconds / 60:.0f} minutes)")
-    return ", ".join(said)
+    lasts = {name: lesson_log(name)[-1] for name in LESSONS}
+    return ", ".join(
+        f"{what} ({lasts[name]['step']:,} steps, {lasts[name]['seconds'] / 60:.0f} minutes)"
+        for name, what in LESSONS.items()
+    )
+
+
+def lesson_log(name: str) -> list[dict[str, Any]]:
+    """Return the log of a lesson that was given in pieces, NAME.jsonl or NAME-1.jsonl, NAME-2.jsonl, ..., as one."""
+    lines: list[dict[str, Any]] = []
+    for log in sorted(NANO.glob(f"{name}*.jsonl")):
+        before = lines[-1] if lines else {"step": 0, "seconds": 0.0}
+        lines += [
+            line | {key: line[key] + before[key] for key in ("step", "seconds")} for line in read_log(log)
+        ]
+    return lines
+
+
+def draw_lessons() -> None:
+    """Draw docs/nano/curves.png from the logs."""
+    with tempfile.TemporaryDirectory() as folder:
+        logs = {name: Path(folder) / f"{name}.jsonl" for name in LESSONS}
+        for name, path in logs.items():
+            path.write_text("".join(json.dumps(line) + "\n" for line in lesson_log(name)), "utf-8")
+        draw_curves(logs, NANO / "curves.png")
 
 
 def _json(name: str) -> dict[str, Any]:
@@ -123,3 +143,4 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), "utf-8")
+    draw_lessons()

@@ -272,18 +272,32 @@ def test_a_prompt_of_pictures_that_does_not_fit_is_refused(seeing: Seeing) -> No
     assert re.search(r"Prompt contains \d+ tokens .* too large for model with 8192", body["message"])
 
 
-def test_a_model_without_eyes_refuses_images(mistral: Mistral) -> None:
-    """nano's language half alone."""
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mistral]:
+    """A client of a server whose model has no eyes."""
+    changes = {"vocab_size": VOCAB_SIZE, "max_position_embeddings": 8192, "eos_token_id": 2}
+    folder = tiny.write_checkpoint(tmp_path_factory.mktemp("blind"), **changes)
+    write_tekken(folder / "tekken.json", "v7")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+    with (
+        serving(tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("run"), weights=folder) as running,
+        Mistral(api_key=KEY, server_url=running.url) as client,
+    ):
+        yield client
+
+
+def test_a_model_without_eyes_refuses_images(blind: Mistral) -> None:
+    assert not blind.models.retrieve(model_id=MODEL).capabilities.vision
     with pytest.raises(SDKError) as refused:
-        mistral.chat.complete(model=MODEL, messages=asking(image(data_uri(PNG))))
+        blind.chat.complete(model=MODEL, messages=asking(image(data_uri(PNG))))
     body = json.loads(refused.value.body)
     assert body["code"] == "3051"
     assert "messages[0].content[1]: image_url content is not enabled for this model" in body["message"]
 
 
-def test_a_model_without_eyes_reads_documents(mistral: Mistral) -> None:
+def test_a_model_without_eyes_reads_documents(blind: Mistral) -> None:
     notes = document(data_uri(b"The code word is 'lantern'.", "text/plain"), document_name="notes.txt")
-    answer = mistral.chat.complete(model=MODEL, messages=asking(notes), temperature=0, max_tokens=40)
+    answer = blind.chat.complete(model=MODEL, messages=asking(notes), temperature=0, max_tokens=ROOM)
     assert answer.usage.prompt_tokens > 20
 
 

@@ -87,6 +87,12 @@ def test_answers_are_spelled(language: Path) -> None:
     assert answers == f"{QUESTION.answer}<|im_end|>{LATER.answer}<|im_end|>"
 
 
+def test_names_keep_their_own_tokens(language: Path) -> None:
+    chat = make_chat(language)
+    assert chat.answer("red") == chat.plain("red")
+    assert chat.answer("Red apple") == chat.spelled("Red apple") != chat.plain("Red apple")
+
+
 def test_a_picture_has_a_token_for_each_cell_and_an_end_for_each_row(language: Path) -> None:
     chat = make_chat(language)
     cell, row, end = chat.image_id, chat.break_id, chat.end_id

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from mezzo.prompt.image_tokens import ImageTokens
-from mezzo.train.data.picture import Turn
+from mezzo.train.data.colours import NAMES
+from mezzo.train.data.picture import KINDS, Turn
 
+_NAMED = frozenset((*NAMES, *KINDS, "yes", "no", "left", "right", "above", "below"))
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 
@@ -29,7 +31,8 @@ class ChatFormat:
     """nano's chat format (the template in its tokenizer_config.json), with answers spelled.
 
     Whatever is read off a picture is trained letter by letter, one token each: a token of several letters stands for
-    none of them in particular, and copying what one sees is the one thing that a small decoder does well.
+    none of them in particular, and copying what one sees is the one thing that a small decoder does well. Names of
+    shapes, colours and relations stand nowhere in the picture to be copied, and keep the tokens that the decoder knows.
     """
 
     tokenizer: Tokenizer
@@ -47,6 +50,10 @@ class ChatFormat:
     def spelled(self, text: str) -> list[int]:
         return [token_id for char in text for token_id in self.plain(char)]
 
+    def answer(self, text: str) -> list[int]:
+        """Return the tokens of an answer: of a name as it is written, of anything else spelled."""
+        return self.plain(text) if text in _NAMED else self.spelled(text)
+
     def about_picture(
         self, turns: Sequence[Turn], rows: int, columns: int, *, image_first: bool = True
     ) -> Conversation:
@@ -63,7 +70,7 @@ class ChatFormat:
             else:
                 token_ids += question
             token_ids += [end, *self._head("assistant", first=False)]
-            answer = [*self.spelled(turn.answer), end]
+            answer = [*self.answer(turn.answer), end]
             targets += range(len(token_ids), len(token_ids) + len(answer))
             token_ids += answer
         return Conversation(token_ids, targets)

@@ -3,7 +3,7 @@
 A network that is given pixels finds frequencies and edges by itself, after many steps. Here the patch
 embedding starts as cosines, and the first feed-forward layer as edge and line detectors all over the patch, whose
 responses the layer's output keeps as well as its width allows. Everything is trained from there.
-Measured: docs/decisions/0017. Source of the detectors: Gabor filters (Daugman, 1985); of keeping their responses by
+Why: docs/decisions/0017. Source of the detectors: Gabor filters (Daugman, 1985); of keeping their responses by
 principal components: Coates and Ng, "Learning Feature Representations with K-means" (2012).
 """
 

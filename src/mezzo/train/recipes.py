@@ -47,13 +47,13 @@ PAGES = Mixture(
 ANSWERS = Mixture(
     (
         Part(
-            6,
-            (("line", 0.9), ("page", 0.1)),
+            10,
+            (("line", 0.95), ("page", 0.05)),
             (Size(1, 4), Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4)),
         ),
-        Part(3, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5))),
+        Part(10, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5))),
         Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
-        Part(1, (("line", 8.0), ("shapes", 5.0), *_DOCUMENTS, *_CHARTS), _LARGE),
+        Part(2, (("line", 8.0), ("shapes", 8.0), *_DOCUMENTS, *_CHARTS), _LARGE),
     )
 )
 EVERYTHING = Mixture(
