@@ -1,7 +1,8 @@
 """Write docs/nano.md from the results of its examination: python scripts/nano_doc.py
 
 docs/nano/results.json and the pictures beside it come from `mezzo train evaluate --out docs/nano` against
-`mezzo serve`, docs/nano/facts.json from `python -m benchmarks.nano_text`, the logs (*.jsonl) from the runs.
+`mezzo serve`, docs/nano/facts.json from `python -m benchmarks.nano_text`, docs/nano/image_answers.json from
+`python -m benchmarks.image_answers`, the logs (*.jsonl) from the runs.
 tests/train/test_nano_card.py fails when the page is not what this script writes.
 """
 
@@ -37,10 +38,11 @@ nano is an ordinary Mistral 3 checkpoint, small enough to come with a Python pac
 trained and ships: {vision} million parameters of encoder and projector, and a low-rank update of the decoder.
 `mezzo export nano DIR` writes all of it for transformers and vLLM.
 
-It is there so that everything can be tried on a machine that reaches nothing but a package index. It reads short,
-clean, printed English, and tells plain shapes and colours. **It has never seen a photograph**, a handwritten page, a
-face, a map or another alphabet, and says something about them all the same: whatever is not in the table below is not
-to be trusted.
+It is there so that everything can be tried on a machine that reaches nothing but a package index. It is still being
+trained: it names plain shapes and colours when there is little else in the picture, reads short printed words and
+numbers often and nearly always most of their letters, sometimes in the wrong order, and **reads no documents, tables
+or charts yet**. It has never seen a photograph, a handwritten page, a face, a map or another alphabet, and says
+something about them all the same: whatever is not in the table below is not to be trusted.
 
 ## What it gets right
 
@@ -59,9 +61,11 @@ mezzo train evaluate --count {count} --out docs/nano
 _AFTER_TABLE = """
 Half of the answers came within {seconds:.1f} s on two cores, {at_once} questions at a time.
 
-Tips that follow from how it was made: crop to what you ask about; letters between 16 and 48 pixels high are read
-best; pictures beyond {image_size} pixels are scaled down, and text that comes out below 12 pixels is lost; ask for
-one thing.
+What follows from how it was made: crop to what you ask about, and ask for one thing; pictures beyond {image_size}
+pixels are scaled down; the smallest letters that training drew are 12 pixels high.
+
+A word on a picture of 448 x 448 pixels is answered in {answer_seconds:.1f} s (median of {answer_pictures} pictures, on
+two cores of an AMD EPYC without AVX-512; `python -m benchmarks.image_answers`).
 
 ## Ten failures
 
@@ -89,6 +93,8 @@ GPU, `--recipe gpu`, which has not been run. What it reads is spelled, one token
 def page() -> str:
     """Write the card."""
     results, facts = _json("results.json"), _json("facts.json") | {"lessons": _lessons()}
+    answers = _json("image_answers.json")
+    facts |= {"answer_seconds": answers["seconds"]["median"], "answer_pictures": answers["pictures"]}
     accuracy: dict[str, dict[str, int]] = results["accuracy"]
     count = max(line["of"] for line in accuracy.values())
     text = _HEAD.format(count=count, **facts)
