@@ -2,14 +2,13 @@
 
 docs/nano/results.json and the pictures beside it come from `mezzo train evaluate --out docs/nano` against
 `mezzo serve`, docs/nano/facts.json from `python -m benchmarks.nano_text`, docs/nano/image_answers.json from
-`python -m benchmarks.image_answers`, the logs (*.jsonl) from the runs.
+`python -m benchmarks.image_answers --out docs/nano/image_answers.json`, the logs (*.jsonl) from the runs.
 tests/train/test_nano_card.py fails when the page is not what this script writes.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +130,7 @@ def lesson_log(name: str) -> list[dict[str, Any]]:
 
 def draw_lessons() -> None:
     """Draw docs/nano/curves.png from the logs."""
-    with tempfile.TemporaryDirectory() as folder:
-        logs = {name: Path(folder) / f"{name}.jsonl" for name in LESSONS}
-        for name, path in logs.items():
-            path.write_text("".join(json.dumps(line) + "\n" for line in lesson_log(name)), "utf-8")
-        draw_curves(logs, NANO / "curves.png")
+    draw_curves({name: lesson_log(name) for name in LESSONS}, NANO / "curves.png")
 
 
 def _json(name: str) -> dict[str, Any]:

@@ -5,8 +5,6 @@ Its weights are random but for the tests at the end, which ask nano.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import re
@@ -30,6 +28,7 @@ from transformers import PreTrainedTokenizerFast
 from mezzo.prompt.media.images import ImageProcessor
 from tests import tiny
 from tests.prompt.mistral.tokenizers import write_tekken
+from tests.sdk.pictures import data_uri, encoded, image
 from tests.sdk.serving import KEY, MODEL, Serving, serving
 from tests.sdk.web import Page, web_server
 
@@ -49,26 +48,12 @@ def picture(width: int = 300, height: int = 200, colour: str = "navy") -> Image.
     return image
 
 
-def encoded(image: Image.Image, form: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **({"lossless": True} if form == "WEBP" else {}))
-    return buffer.getvalue()
-
-
-def data_uri(data: bytes, media_type: str = "image/png") -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
-
-
 PNG = encoded(picture())
 TEXT = {"type": "text", "text": "What is this?"}
 
 
 def asking(*chunks: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [TEXT, *chunks]}]
-
-
-def image(url: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": url}
 
 
 def document(url: str, **fields: Any) -> dict[str, Any]:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import statistics
 from difflib import SequenceMatcher
+from typing import Any
 
 from mistralai.client import Mistral
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.sdk.pictures import data_uri, encoded, image
 from tests.sdk.serving import MODEL
 
 WORDS = ("Open", "Coffee", "Hotel", "Station", "Garden", "Market", "Summer", "Window", "Bridge", "Silver")
 COLOURS = {"red": "#e02020", "green": "#20a030", "blue": "#2040d0", "yellow": "#f5d820", "black": "#101010"}
 
 
-def ask(client: Mistral, image: Image.Image, question: str) -> str:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    address = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def ask(client: Mistral, shown: Image.Image, question: str) -> str:
+    chunks: list[dict[str, Any]] = [image(data_uri(encoded(shown))), {"type": "text", "text": question}]
     answer = client.chat.complete(
-        model=MODEL,
-        messages=[
-            {
-                "role": "user",
-                "content": [
-                    {"type": "image_url", "image_url": address},
-                    {"type": "text", "text": question},
-                ],
-            }
-        ],
-        temperature=0,
-        max_tokens=24,
+        model=MODEL, messages=[{"role": "user", "content": chunks}], temperature=0, max_tokens=24
     )
     content = answer.choices[0].message.content
     assert isinstance(content, str)
@@ -40,17 +27,17 @@ def ask(client: Mistral, image: Image.Image, question: str) -> str:
 
 
 def word(text: str) -> Image.Image:
-    image = Image.new("RGB", (256, 96), "white")
-    ImageDraw.Draw(image).text((20, 28), text, font=ImageFont.load_default(32), fill="black")
-    return image
+    page = Image.new("RGB", (256, 96), "white")
+    ImageDraw.Draw(page).text((20, 28), text, font=ImageFont.load_default(32), fill="black")
+    return page
 
 
 def shape(kind: str, fill: str) -> Image.Image:
-    image = Image.new("RGB", (192, 160), "white")
-    draw = ImageDraw.Draw(image)
+    page = Image.new("RGB", (192, 160), "white")
+    draw = ImageDraw.Draw(page)
     box = (56, 40, 136, 120)
     draw.ellipse(box, fill=fill) if kind == "circle" else draw.rectangle(box, fill=fill)
-    return image
+    return page
 
 
 def test_words_are_read_or_nearly(mistral: Mistral) -> None:

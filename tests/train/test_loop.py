@@ -126,7 +126,7 @@ def test_the_log_is_json_of_numbers(language: Path, tmp_path: Path) -> None:
     assert lines[3].keys() == {"kind", "step", "of", "seconds", "loss", *shares}
     assert all(0 <= lines[0][share] <= 1 for share in shares - {"writing"})
     assert lines[0]["of"] == 4
-    draw_curves({"joint": stage.log}, tmp_path / "curves.png")
+    draw_curves({"joint": read_log(stage.log)}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -18,11 +18,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def forget_lines_after(path: Path, step: int) -> None:
-    """Take what a killed run wrote after its last saved step out of the log: it is going to be written again."""
+def forget_lines_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Take what a killed run wrote after its last saved step out of the log: it is going to be written again.
+
+    Returns the lines that are left.
+    """
     if not path.exists():
-        return
-    kept = [json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step]
+        return []
+    kept = [line for line in read_log(path) if line["step"] <= step]
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(kept), "utf-8")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
     partial.replace(path)
+    return kept

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mezzo.engine.loader import resolve_dtype
 from mezzo.train.data.source import Batch, Source, batches
-from mezzo.train.log import forget_lines_after, read_log
+from mezzo.train.log import forget_lines_after
 from mezzo.train.recipe import StageRecipe
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state, save_state
@@ -69,14 +69,14 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
     step = 0
     if stage.state.exists():
         step = int(load_state(stage.state, half, optimizer)["step"])
-    forget_lines_after(stage.log, step)
+    told = forget_lines_after(stage.log, step)
     if step >= recipe.steps:
         return
     parameters = [p for group in groups for p in group["params"]]
     smooth: dict[str, float] = {}
     held_out: list[Batch] = []  # drawn when they are first wanted
     started, first = time.monotonic(), step
-    before = read_log(stage.log)[-1]["seconds"] if step and stage.log.exists() else 0.0
+    before = told[-1]["seconds"] if told else 0.0
     with batches(stage.train, step, pace.num_workers) as drawn, stage.log.open("a", encoding="utf-8") as log:
 
         def tell(kind: str, values: dict[str, float]) -> None:

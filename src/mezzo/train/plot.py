@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from mezzo.train.log import read_log
+from typing import Any
 
 _SHARES = ("chars", "kinds", "colours", "tokens", "exact")
 
 
-def draw_curves(logs: dict[str, Path], target: Path) -> None:
-    """Draw the logs of some stages, by name, beside each other into a PNG file. Raises: ImportError, OSError."""
+def draw_curves(logs: dict[str, list[dict[str, Any]]], target: Path) -> None:
+    """Draw the lines of some stages' logs, by name, beside each other into a PNG file. Raises: ImportError, OSError."""
     import matplotlib  # noqa: PLC0415 - of the extra `train`
 
     matplotlib.use("agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
     figure, axes = pyplot.subplots(2, len(logs), figsize=(5 * len(logs), 7), squeeze=False)
-    for column, (name, path) in enumerate(logs.items()):
-        lines = read_log(path)
+    for column, (name, lines) in enumerate(logs.items()):
         loss, shares = axes[0][column], axes[1][column]
         loss.set_title(name)
         for kind, style in (("train", "-"), ("held_out", "o--")):

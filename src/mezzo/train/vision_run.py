@@ -24,6 +24,7 @@ from mezzo.train.data.fonts import Split
 from mezzo.train.data.source import Source
 from mezzo.train.errors import CannotTrain
 from mezzo.train.filters import start_from_edges
+from mezzo.train.log import read_log
 from mezzo.train.loop import Pace, Stage, run_stage
 from mezzo.train.package import read_package, write_package
 from mezzo.train.plot import draw_curves
@@ -119,7 +120,7 @@ class VisionRun:
     def _write_package(self, lessons: Lessons) -> Path:
         stages = self._saved_stages()
         load_state(stages[-1].state, lessons.half, None)
-        draw_curves({stage.recipe.name: stage.log for stage in stages}, self.folder / "curves.png")
+        draw_curves({stage.recipe.name: read_log(stage.log) for stage in stages}, self.folder / "curves.png")
         config = replace(lessons.decoder.config, vision=self.recipe.vision)
         write_package(lessons.half, config, self.folder / "package")
         return self.folder / "package"

@@ -34,6 +34,7 @@ from mezzo.train.documents.loop import Loop, Report, Steps
 from mezzo.train.documents.pictures import Pictures
 from mezzo.train.documents.samples import SampleMaker
 from mezzo.train.errors import CannotTrain
+from mezzo.train.log import read_log
 from mezzo.train.lora import add_lora
 from mezzo.train.plot import draw_curves
 from mezzo.train.run_folder import claim_folder
@@ -121,7 +122,7 @@ class DocumentsRun:
         )
         Loop(self._learner(network, corpus), updates, steps, report).run()
         try:
-            draw_curves({self.base: steps.log}, self.folder / "curves.png")
+            draw_curves({self.base: read_log(steps.log)}, self.folder / "curves.png")
         except ImportError:
             say("curves.png is left out: it needs matplotlib, which `pip install 'mezzo[train]'` brings")
         write_adapter(named, network.config, self.base, self.folder / "adapter")
