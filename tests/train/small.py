@@ -179,16 +179,25 @@ def make_run(language: Path, folder: Path, recipe: Recipe = RECIPE, start: Path 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train TWO_LESSONS of LANGUAGE in FOLDER from START, in a process of its own; print what is reported."""
-    language, folder, start = map(Path, arguments)
+    """Train TWO_LESSONS of LANGUAGE in FOLDER from START by N processes, this one first; print what is reported."""
+    language, folder, start = map(Path, arguments[:3])
     torch.set_num_threads(1)
     fonts.remember(packaged_families())
-    make_run(language, folder, TWO_LESSONS, start).train(lambda line: print(json.dumps(line), flush=True))  # noqa: T201
+    run = replace(make_run(language, folder, TWO_LESSONS, start), processes=int(arguments[3]))
+    run.train(lambda line: print(json.dumps(line), flush=True))  # noqa: T201
 
 
-def training_process(language: Path, folder: Path, start: Path) -> list[str]:
+def write_start(language: Path, folder: Path) -> Path:
+    """Write a package to start from: edges are found by least squares, which are not the same to the bit."""
+    lessons = make_lessons(language)
+    write_package(lessons.half, replace(lessons.decoder.config, vision=VISION), folder)
+    return folder
+
+
+def training_process(language: Path, folder: Path, start: Path, *, processes: int = 1) -> list[str]:
     """Return the command line of a process that runs `main`."""
-    return [sys.executable, "-m", "tests.train.small", str(language), str(folder), str(start)]
+    arguments = map(str, (language, folder, start, processes))
+    return [sys.executable, "-m", "tests.train.small", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 
 from mezzo.train.log import read_log
 from mezzo.train.loop import Pace, noise_seed, parameter_groups, rate_factor, run_stage
-from mezzo.train.package import SCAFFOLDING, TENSORS, write_package
+from mezzo.train.package import SCAFFOLDING, TENSORS
 from mezzo.train.plot import draw_curves
 from mezzo.train.recipe import Recipe, StageRecipe
 from mezzo.train.recipes import RECIPES
@@ -32,6 +32,7 @@ from tests.train.small import (
     make_run,
     make_stage,
     training_process,
+    write_start,
 )
 
 pytestmark = pytest.mark.usefixtures("packaged_fonts")
@@ -173,11 +174,8 @@ def test_each_lesson_moves_its_own_at_its_own_rate(language: Path, name: str, ra
 class TestRun:
     def test_killed_and_gone_on_is_as_in_one_go(self, language: Path, tmp_path: Path) -> None:
         """Two processes: the first is killed in the middle of the second stage."""
-        killed, whole, start = tmp_path / "killed", tmp_path / "whole", tmp_path / "start"
-        lessons = make_lessons(
-            language
-        )  # edges are found by least squares, which are not the same to the bit
-        write_package(lessons.half, replace(lessons.decoder.config, vision=RECIPE.vision), start)
+        killed, whole = tmp_path / "killed", tmp_path / "whole"
+        start = write_start(language, tmp_path / "start")
         process = subprocess.Popen(
             training_process(language, killed, start), stdout=subprocess.PIPE, text=True, env=environment()
         )

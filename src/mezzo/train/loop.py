@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mezzo.train.log import forget_lines_after
 from mezzo.train.recipe import StageRecipe
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state, save_state
+from mezzo.train.team import ALONE, Member
 from mezzo.train.text import TextSource
 from mezzo.train.vision_half import VisionHalf
 
@@ -36,6 +37,17 @@ class Pace:
     save_every: int = 200
     held_out_batches: int = 4
     num_workers: int = 1
+
+    def saves_after(self, step: int, recipe: StageRecipe) -> bool:
+        """Return whether the state is saved when so many steps are done."""
+        return step % self.save_every == 0 or step == recipe.steps
+
+    def of(self, recipe: StageRecipe) -> Pace:
+        """Return the pace of a stage: a step with the decoder in it takes ten times as long as one without."""
+        if recipe.lesson == "encoder":
+            return self
+        log, evaluate, save = (max(1, n // 8) for n in (self.log_every, self.evaluate_every, self.save_every))
+        return replace(self, log_every=log, evaluate_every=evaluate, save_every=save)
 
 
 @dataclass(frozen=True)
@@ -57,29 +69,83 @@ class Stage:
         return self.folder / f"{self.recipe.name}.jsonl"
 
 
-def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict[str, Any]], None]) -> None:
+def run_stage(
+    lessons: Lessons,
+    stage: Stage,
+    pace: Pace,
+    report: Callable[[dict[str, Any]], None],
+    member: Member = ALONE,
+) -> None:
     """Train until the stage's last step; what was done before a kill is not done again.
 
-    `report` is called with each line of the log. Raises: FloatingPointError when the loss is no number any more;
-    RuntimeError when the pictures end.
+    `report` is called with each line of the log, in the process of rank 0. Raises: FloatingPointError when the loss is
+    no number any more; RuntimeError when the pictures end; what `Member.average` raises.
     """
     half, recipe = lessons.half, stage.recipe
-    groups = parameter_groups(half, recipe)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.97), fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(half, recipe), betas=(0.9, 0.97), fused=True)
     step = 0
     if stage.state.exists():
         step = int(load_state(stage.state, half, optimizer)["step"])
-    told = forget_lines_after(stage.log, step)
+    told = forget_lines_after(stage.log, step) if member.rank == 0 else []
     if step >= recipe.steps:
         return
-    parameters = [p for group in groups for p in group["params"]]
+    member.average(optimizer)  # all have read what is saved, and begin with the same bits
+    with closing(_learn(lessons, stage, pace, optimizer, step, member)) as steps:
+        if member.rank == 0:
+            _tell_and_save(steps, lessons, stage, pace, optimizer, told, report)
+        else:
+            for _ in steps:
+                pass
+    member.meet()  # what is saved is whole
+
+
+def _learn(
+    lessons: Lessons, stage: Stage, pace: Pace, optimizer: torch.optim.Optimizer, first: int, member: Member
+) -> Generator[tuple[int, dict[str, float]]]:
+    """Take the steps from `first` on. Yields after each how many are done, and what was measured in it."""
+    recipe = stage.recipe
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    number = first * member.size + member.rank
+    with batches(stage.train, number, pace.num_workers, member.size) as drawn:
+        for step in range(first, recipe.steps):
+            number = step * member.size + member.rank
+            factor = rate_factor(step, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest"] * factor
+            torch.manual_seed(noise_seed(stage.train.seed, recipe.name, number))
+            text = stage.text if recipe.text_tokens and step % recipe.text_every == 0 else None
+            values = _step(
+                lessons, recipe, next(drawn), text, step // recipe.text_every * member.size + member.rank
+            )
+            norm = nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"the gradient at step {step} is no number")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            done = step + 1
+            if member.averages_after(done) or pace.saves_after(done, recipe):
+                member.average(optimizer)
+            yield done, values | {"norm": float(norm), "rate": recipe.learning_rate * factor}
+
+
+def _tell_and_save(
+    steps: Iterator[tuple[int, dict[str, float]]],
+    lessons: Lessons,
+    stage: Stage,
+    pace: Pace,
+    optimizer: torch.optim.Optimizer,
+    told: list[dict[str, Any]],
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """Write the log and the state while steps are taken. `told` is what the log holds already."""
+    recipe = stage.recipe
     smooth: dict[str, float] = {}
     held_out: list[Batch] = []  # drawn when they are first wanted
-    started, first = time.monotonic(), step
+    started = time.monotonic()
     before = told[-1]["seconds"] if told else 0.0
-    with batches(stage.train, step, pace.num_workers) as drawn, stage.log.open("a", encoding="utf-8") as log:
+    with stage.log.open("a", encoding="utf-8") as log:
 
-        def tell(kind: str, values: dict[str, float]) -> None:
+        def tell(kind: str, step: int, values: dict[str, float]) -> None:
             seconds = before + time.monotonic() - started
             line = {"kind": kind, "step": step, "of": recipe.steps, "seconds": round(seconds, 1)}
             line |= {name: round(value, 4) for name, value in values.items()}
@@ -87,39 +153,30 @@ def run_stage(lessons: Lessons, stage: Stage, pace: Pace, report: Callable[[dict
             log.flush()
             report(line)
 
-        while step < recipe.steps:
-            factor = rate_factor(step, recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = group["highest"] * factor
-            torch.manual_seed(noise_seed(stage.train.seed, recipe.name, step))
-            values = _step(lessons, recipe, next(drawn), stage.text, step)
-            norm = nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(f"the gradient at step {step} is no number")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            for name, value in (values | {"norm": float(norm)}).items():
+        for taken, (step, values) in enumerate(steps, start=1):
+            rate = values.pop("rate")
+            for name, value in values.items():
                 smooth[name] = smooth.get(name, value) * _SMOOTHING + value * (1 - _SMOOTHING)
-            step += 1
-            if step % pace.log_every == 0 or step == recipe.steps:
-                rate = (step - first) / (time.monotonic() - started)
-                tell("train", smooth | {"rate": recipe.learning_rate * factor, "steps_per_second": rate})
-            if step % pace.evaluate_every == 0 or step == recipe.steps:
+            last = step == recipe.steps
+            if step % pace.log_every == 0 or last:
+                speed = taken / (time.monotonic() - started)
+                tell("train", step, smooth | {"rate": rate, "steps_per_second": speed})
+            if step % pace.evaluate_every == 0 or last:
                 held_out = held_out or _drawn(stage.held_out, pace.held_out_batches)
-                tell("held_out", evaluate(lessons, recipe, held_out))
-            if step % pace.save_every == 0 or step == recipe.steps:
-                save_state(stage.state, half, optimizer, {"step": step, "stage": recipe.name})
+                tell("held_out", step, evaluate(lessons, recipe, held_out))
+            if pace.saves_after(step, recipe):
+                save_state(stage.state, lessons.half, optimizer, {"step": step, "stage": recipe.name})
 
 
 def _step(
-    lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource, step: int
+    lessons: Lessons, recipe: StageRecipe, batch: Batch, text: TextSource | None, text_number: int
 ) -> dict[str, float]:
+    """Add the gradients of a batch, and of a batch of plain text unless it is None. Returns what was measured."""
     with autocast(lessons.device):
         loss, values = lesson(lessons, recipe)(batch)
         values["loss"] = loss.item()
-        if recipe.text_tokens and step % recipe.text_every == 0:
-            batch_number = step // recipe.text_every
-            language = lessons.language(text.batch(batch_number, recipe.text_tokens).to(lessons.device))
+        if text is not None:
+            language = lessons.language(text.batch(text_number, recipe.text_tokens).to(lessons.device))
             values["language"] = language.item()
             loss = loss + recipe.text_every * language
     loss.backward()  # type: ignore[no-untyped-call]

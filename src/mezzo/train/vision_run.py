@@ -33,6 +33,7 @@ from mezzo.train.recipes import WORDS
 from mezzo.train.run_folder import claim_folder
 from mezzo.train.stages import Lessons
 from mezzo.train.state import load_state
+from mezzo.train.team import Member, team
 from mezzo.train.text import TextSource
 from mezzo.train.vision_half import VisionHalf
 from mezzo.weights.sources import NANO
@@ -78,6 +79,7 @@ class VisionRun:
     language       checkpoint folder of text alone, whose decoder learns to see
     image_tokens   ids that stand for a cell, the end of a row of cells, and the end of a picture
     start          package of an earlier run to go on from, None to start from edges
+    processes      that train, each on its share of the CPU's cores
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class VisionRun:
     device: torch.device
     pace: Pace
     start: Path | None = None
+    processes: int = 1
 
     def train(self, report: Callable[[dict[str, Any]], None]) -> Path:
         """Run the stages that are not done, then write curves and package. Returns the package's folder.
@@ -94,16 +97,28 @@ class VisionRun:
         `report` is called with each line of the logs. Raises: CannotTrain for a folder with another run in it, and
         what `run_stage` and `load_network` raise.
         """
+        if self.processes > 1 and self.device.type != "cpu":
+            raise CannotTrain(
+                f"several processes train on a CPU alone; on {self.device} give a larger batch instead"
+            )
         self._claim_folder()
+        with team(self.processes, self._take_part) as member:
+            lessons = self._run_stages(member, report)
+        return self._write_package(lessons)
+
+    def _take_part(self, member: Member) -> None:
+        self._run_stages(member, lambda line: None)
+
+    def _run_stages(self, member: Member, report: Callable[[dict[str, Any]], None]) -> Lessons:
         lessons = self._load()
         before: Path | None = None
         for recipe in self.recipe.stages:
             stage = self._stage(recipe)
             if before is not None and not stage.state.exists():
                 load_state(before, lessons.half, None)
-            run_stage(lessons, stage, self.pace, _of_stage(recipe.name, report))
+            run_stage(lessons, stage, self.pace.of(recipe), _of_stage(recipe.name, report), member)
             before = stage.state
-        return self._write_package(lessons)
+        return lessons
 
     def package(self) -> Path:
         """Write curves and package from what is saved, wherever the run is. Returns the package's folder.

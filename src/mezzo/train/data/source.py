@@ -101,8 +101,8 @@ class OpenSource:
 
 
 @contextmanager
-def batches(source: Source, first: int, num_workers: int) -> Iterator[Iterator[Batch]]:
-    """Draw batches `first`, `first + 1`, ... in processes, a few ahead of their use, and stop them at the end.
+def batches(source: Source, first: int, num_workers: int, stride: int = 1) -> Iterator[Iterator[Batch]]:
+    """Draw batches `first`, `first + stride`, ... in processes, a few ahead of their use, and stop them at the end.
 
     Raises: DrawingStopped where a process ended; LookupError where the machine has no fonts.
     """
@@ -111,7 +111,9 @@ def batches(source: Source, first: int, num_workers: int) -> Iterator[Iterator[B
     queues: list[Queue[Batch]] = [context.Queue(_BATCHES_AHEAD) for _ in range(num_workers)]
     workers = [
         context.Process(
-            target=_work, args=(source, first + place, num_workers, queue, fonts.families()), daemon=True
+            target=_work,
+            args=(source, first + place * stride, num_workers * stride, queue, fonts.families()),
+            daemon=True,
         )
         for place, queue in enumerate(queues)
     ]
@@ -144,7 +146,7 @@ def _in_turn(queues: list[Queue[Batch]], workers: list[Any]) -> Iterator[Batch]:
 
 def _work(source: Source, first: int, step: int, queue: Queue[Batch], found: Families) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and one of them tells
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     fonts.remember(found)
     opened = source.open()
     number = first
@@ -153,7 +155,7 @@ def _work(source: Source, first: int, step: int, queue: Queue[Batch], found: Fam
         number += step
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when the one that wants its pictures was killed: nothing else would."""
     parent = multiprocessing.parent_process()
     assert parent is not None
