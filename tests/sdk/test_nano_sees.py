@@ -6,9 +6,12 @@ import statistics
 from difflib import SequenceMatcher
 from typing import Any
 
+import torch
 from mistralai.client import Mistral
 from PIL import Image, ImageDraw, ImageFont
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mezzo.weights import CheckpointFolder
 from tests.sdk.pictures import data_uri, encoded, image
 from tests.sdk.serving import MODEL
 
@@ -38,6 +41,25 @@ def shape(kind: str, fill: str) -> Image.Image:
     box = (56, 40, 136, 120)
     draw.ellipse(box, fill=fill) if kind == "circle" else draw.rectangle(box, fill=fill)
     return page
+
+
+def test_transformers_says_the_same(mistral: Mistral, nano_folder: CheckpointFolder) -> None:
+    """The folder that mezzo serves, read by the reference's network, tokenizer, processor and template."""
+    processor = AutoProcessor.from_pretrained(nano_folder.path)
+    network = AutoModelForImageTextToText.from_pretrained(nano_folder.path).eval()
+    for shown, question in (
+        (word("Open"), "What does it say?"),
+        (word("Station"), "Read the text."),
+        (shape("circle", COLOURS["blue"]), "What shape is this?"),
+        (shape("square", COLOURS["red"]), "What colour is it?"),
+    ):
+        chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        prompt = processor.apply_chat_template(chat, add_generation_prompt=True)
+        inputs = processor(text=prompt, images=[shown], return_tensors="pt")
+        with torch.no_grad():
+            output = network.generate(**inputs, max_new_tokens=24, do_sample=False)
+        said = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert ask(mistral, shown, question) == said.strip().removesuffix(".")
 
 
 def test_words_are_read_or_nearly(mistral: Mistral) -> None:

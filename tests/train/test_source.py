@@ -56,13 +56,17 @@ def test_all_parts_of_a_batch_fit(language: Path) -> None:
     assert sum(c.token_ids.count(image_id) for c in batch.conversations) == cells
 
 
-@pytest.mark.parametrize(("first", "num_workers"), [(0, 2), (3, 1)])
-def test_processes_draw_the_same_from_any_number_on(language: Path, first: int, num_workers: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "num_workers", "stride"), [(0, 1, 1), (5, 2, 1), (1, 2, 3)], ids=["one", "two", "of a team"]
+)
+def test_processes_draw_the_same_from_any_number_on(
+    language: Path, first: int, num_workers: int, stride: int
+) -> None:
     source = make_source(language)
     opened = source.open()
-    with batches(source, first, num_workers) as drawn:
-        for number, batch in enumerate(islice(drawn, 4), start=first):
-            assert_same(batch, opened.batch(number))
+    with batches(source, first, num_workers, stride) as drawn:
+        for turn, batch in enumerate(islice(drawn, 4)):
+            assert_same(batch, opened.batch(first + turn * stride))
 
 
 def test_a_process_that_cannot_draw_is_told(language: Path) -> None:

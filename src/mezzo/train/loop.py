@@ -227,10 +227,12 @@ def parameter_groups(half: VisionHalf, recipe: StageRecipe) -> list[dict[str, An
         return list(group([half.vision, half.heads], rate, 0.05))
     if recipe.lesson == "decoder":
         return list(group([half.lora], rate))
-    return [
-        *group([half.lora], rate),
-        *group([half.vision, half.heads], rate * recipe.encoder_rate, 0.05),
-    ]
+    groups = [*group([half.lora], rate)]
+    if recipe.projector_rate:
+        groups += group([half.vision.projector, half.heads], rate * recipe.projector_rate, 0.05)
+    if recipe.encoder_rate:
+        groups += group([half.vision.encoder], rate * recipe.encoder_rate, 0.05)
+    return groups
 
 
 def noise_seed(seed: int, stage: str, step: int) -> int:

@@ -18,7 +18,8 @@ class StageRecipe:
 
     cells            about how many cells (tokens of pictures) a step sees
     learning_rate    at its highest; linear warm-up over `warmup` steps, linear decay to 0 over the last `decay` of all
-    encoder_rate     of encoder and projector in the joint stage, as a part of learning_rate
+    encoder_rate, projector_rate
+                     of encoder and projector in the joint stage, as parts of learning_rate; 0 leaves it as it is
     text_tokens      tokens of plain text, on which the decoder is held to what it said before
     text_every       steps between two looks at them, each of which counts for all: a pass over few tokens costs a CPU
                      nearly what one over many does
@@ -31,6 +32,7 @@ class StageRecipe:
     cells: int
     learning_rate: float
     encoder_rate: float = 1.0
+    projector_rate: float = 1.0
     warmup: int = 100
     decay: float = 0.3
     text_tokens: int = 0

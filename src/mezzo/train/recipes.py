@@ -38,22 +38,27 @@ _SHAPES = Part(2, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(
 PARAGRAPHS = Mixture((Part(5, _READING, _SMALL), _SHAPES))
 PAGES = Mixture(
     (
-        Part(6, _READING, _LINES),
+        Part(7, _READING, (*_LINES, Size(1, 4), Size(4, 10))),
         _SHAPES,
-        Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
-        Part(1, (("line", 4.0), ("page", 2.0), ("shapes", 2.0), *_DOCUMENTS, *_CHARTS), _LARGE),
+        Part(0.5, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(
+            0.7,
+            (("line", 4.0), ("page", 1.0), ("shapes", 2.0), *_DOCUMENTS, *_CHARTS),
+            (Size(7, 7), *_LARGE),
+        ),
     )
 )
 ANSWERS = Mixture(
     (
         Part(
-            10,
-            (("line", 0.95), ("page", 0.05)),
-            (Size(1, 4), Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4)),
+            9,
+            (("line", 0.92), ("page", 0.08)),
+            (Size(1, 4), Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4), Size(3, 8)),
         ),
-        Part(10, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5))),
-        Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
-        Part(2, (("line", 8.0), ("shapes", 8.0), *_DOCUMENTS, *_CHARTS), _LARGE),
+        Part(2, (("page", 1.0),), (Size(1, 6), Size(1, 8), Size(1, 12))),
+        Part(12, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5), Size(5, 7))),
+        Part(0.5, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(1.5, (("line", 8.0), ("shapes", 8.0), *_DOCUMENTS, *_CHARTS), (Size(7, 7), Size(6, 8), *_LARGE)),
     )
 )
 EVERYTHING = Mixture(
@@ -84,24 +89,26 @@ def _vision(layers: int, hidden: int) -> VisionConfig:
 
 CPU = Recipe(
     vision=_vision(layers=5, hidden=384),
-    lora_rank=16,
+    lora_rank=48,
     stages=(
         StageRecipe("letters", "encoder", LETTERS, 1000, 64, 6e-4, decay=0.01),
         StageRecipe("words", "encoder", WORDS, 1000, 96, 4e-4, decay=0.01),
         StageRecipe("paragraphs", "encoder", PARAGRAPHS, 3000, 192, 3e-4, decay=0.01),
-        StageRecipe("pages", "encoder", PAGES, 4000, 192, 3e-4, decay=1.0),
-        StageRecipe("answers", "decoder", ANSWERS, 300, 192, 1e-3, decay=0.01, text_tokens=128, text_every=4),
+        StageRecipe("pages", "encoder", PAGES, 8000, 192, 3e-4, decay=0.8),
+        StageRecipe("answers", "decoder", ANSWERS, 500, 192, 8e-4, decay=0.01, text_tokens=128, text_every=6),
         StageRecipe(
             "joint",
             "joint",
             ANSWERS,
-            400,
-            384,
-            1e-3,
-            encoder_rate=0.2,
-            decay=0.8,
+            600,
+            192,
+            7e-4,
+            encoder_rate=0.0,
+            projector_rate=0.3,
+            warmup=15,
+            decay=0.95,
             text_tokens=128,
-            text_every=4,
+            text_every=6,
         ),
     ),
 )
@@ -121,7 +128,16 @@ GPU = Recipe(
         StageRecipe("pages", "encoder", EVERYTHING, 6000, 8192, 6e-4, decay=0.5),
         StageRecipe("answers", "decoder", EVERYTHING, 2500, 4096, 8e-4, decay=0.2, text_tokens=2048),
         StageRecipe(
-            "joint", "joint", EVERYTHING, 4000, 4096, 4e-4, encoder_rate=0.5, decay=0.5, text_tokens=2048
+            "joint",
+            "joint",
+            EVERYTHING,
+            4000,
+            4096,
+            4e-4,
+            encoder_rate=0.5,
+            projector_rate=0.5,
+            decay=0.5,
+            text_tokens=2048,
         ),
     ),
 )

@@ -21,6 +21,7 @@ from mezzo.train.decoder_pass import hidden_states, plain_logits
 from mezzo.train.lora import without_lora
 from mezzo.train.vision_half import VisionHalf, encode
 
+_NAMING_WEIGHT, _WRITING_WEIGHT = 0.15, 0.05  # beside answers
 _CODE_NOISE = 0.3  # of the embeddings' size: what the encoder writes will not be exact
 
 
@@ -40,7 +41,8 @@ class Lessons:
         """Return the loss of naming and of writing what is in each cell, and shares that are right."""
         targets = self._targets(batch)
         patches, cells = encode(self.half.vision, torch.from_numpy(batch.pixels).to(self.device))
-        return self._naming(patches, cells, targets)
+        naming, writing, shares = self._naming(patches, cells, targets)
+        return naming + writing, shares
 
     def decoder_alone(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of answers about cells that are given as codes, and shares that are right."""
@@ -50,12 +52,16 @@ class Lessons:
         return self._answers(batch.conversations, cells)
 
     def joint(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of answers about pictures, and shares that are right; naming keeps a small part in it."""
+        """Return the loss of answers about pictures, and shares that are right.
+
+        Naming keeps a part in it, so that what is seen is not forgotten; writing the codes a smaller one, so that the
+        projector may find what the decoder reads better.
+        """
         targets = self._targets(batch)
         patches, cells = encode(self.half.vision, torch.from_numpy(batch.pixels).to(self.device))
-        naming, named = self._naming(patches, cells, targets)
+        naming, writing, named = self._naming(patches, cells, targets)
         answers, shares = self._answers(batch.conversations, cells)
-        return answers + 0.2 * naming, shares | named
+        return answers + _NAMING_WEIGHT * naming + _WRITING_WEIGHT * writing, shares | named
 
     def language(self, token_ids: Tensor) -> Tensor:
         """Return how far the decoder has moved on plain text: mean KL divergence from what it was, in nats a token.
@@ -73,12 +79,12 @@ class Lessons:
 
     def _naming(
         self, patches: Tensor, cells: Tensor, targets: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Tensor, dict[str, float]]:
         rms = self.half.embedding_rms
-        loss, shares = self.half.heads(patches, cells / rms, targets)
+        naming, shares = self.half.heads(patches, cells / rms, targets)
         wanted = self.half.codes(targets).detach()
         writing = ((cells - wanted) / rms).square().mean()
-        return loss + writing, shares | {"writing": writing.item()}
+        return naming, writing, shares | {"writing": writing.item()}
 
     def _answers(self, conversations: list[Conversation], cells: Tensor) -> tuple[Tensor, dict[str, float]]:
         token_ids = padded(conversations).to(self.device)
