@@ -23,7 +23,7 @@ LESSONS = {
     "words": "naming words that close up",
     "paragraphs": "naming paragraphs and shapes",
     "pages": "naming pages, documents, charts and shapes",
-    "answers": "answering about cells of known content",
+    "answers": "answering about cells of known content, later about what the encoder saw at that time",
     "joint": "answering about pictures",
 }
 
@@ -38,10 +38,10 @@ trained and ships: {vision} million parameters of encoder and projector, and a l
 `mezzo export nano DIR` writes all of it for transformers and vLLM.
 
 It is there so that everything can be tried on a machine that reaches nothing but a package index. It is still being
-trained: it names plain shapes and colours when there is little else in the picture, reads short printed words and
-numbers often and nearly always most of their letters, sometimes in the wrong order, and **reads no documents, tables
-or charts yet**. It has never seen a photograph, a handwritten page, a face, a map or another alphabet, and says
-something about them all the same: whatever is not in the table below is not to be trusted.
+trained: it reads most short printed words and half of the numbers, and where it errs mostly by a letter or two, names
+plain shapes and colours, nearly always when one is alone in the picture and two times of three among others, and
+**reads no documents, tables or charts yet**. It has never seen a photograph, a handwritten page, a face, a map or
+another alphabet, and says something about them all the same: whatever is not in the table below is not to be trusted.
 
 ## What it gets right
 
