@@ -10,11 +10,11 @@ import torch
 from mistralai.client import Mistral
 from PIL import Image, ImageDraw, ImageFont
 from transformers import AutoModelForImageTextToText, AutoTokenizer
-from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from mezzo.weights import CheckpointFolder
 from tests.sdk.pictures import data_uri, encoded, image
 from tests.sdk.serving import MODEL
+from tests.weights.reference import their_inputs
 
 WORDS = ("Open", "Coffee", "Hotel", "Station", "Garden", "Market", "Summer", "Window", "Bridge", "Silver")
 COLOURS = {"red": "#e02020", "green": "#20a030", "blue": "#2040d0", "yellow": "#f5d820", "black": "#101010"}
@@ -46,7 +46,6 @@ def shape(kind: str, fill: str) -> Image.Image:
 
 def test_transformers_says_the_same(mistral: Mistral, nano_folder: CheckpointFolder) -> None:
     """The folder that mezzo serves, read by the reference's network, tokenizer, template and image processor."""
-    processor = PixtralImageProcessorPil.from_pretrained(nano_folder.path)
     tokenizer = AutoTokenizer.from_pretrained(nano_folder.path)
     network = AutoModelForImageTextToText.from_pretrained(nano_folder.path).eval()
     for shown, question in (
@@ -56,13 +55,9 @@ def test_transformers_says_the_same(mistral: Mistral, nano_folder: CheckpointFol
         (shape("square", COLOURS["red"]), "What colour is it?"),
     ):
         chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        rows, columns = shown.height // 32, shown.width // 32
-        grid = ("[IMG]" * columns + "[IMG_BREAK]") * (rows - 1) + "[IMG]" * columns + "[IMG_END]"
-        inputs = tokenizer(prompt.replace("[IMG]", grid), return_tensors="pt")
-        pictures = processor(shown, return_tensors="pt")
+        inputs = their_inputs(nano_folder.path, chat, shown)
         with torch.no_grad():
-            output = network.generate(**inputs, **pictures, max_new_tokens=24, do_sample=False)
+            output = network.generate(**inputs, max_new_tokens=24, do_sample=False)
         said = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert ask(mistral, shown, question) == said.strip().removesuffix(".")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -198,6 +199,26 @@ def training_process(language: Path, folder: Path, start: Path, *, processes: in
     """Return the command line of a process that runs `main`."""
     arguments = map(str, (language, folder, start, processes))
     return [sys.executable, "-m", "tests.train.small", *arguments]
+
+
+def train_until_killed(language: Path, folder: Path, start: Path, *, processes: int = 1) -> None:
+    """Train in a process of its own, and kill it amid the second lesson, right after a step that was not saved."""
+    process = subprocess.Popen(
+        training_process(language, folder, start, processes=processes),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        told = json.loads(line)
+        if told["stage"] == "words" and told["step"] == 3:
+            process.kill()
+            break
+    process.wait()
+    process.stdout.close()
+    assert (folder / "cells.safetensors").exists()
+    assert not (folder / "package").exists()
 
 
 def environment() -> dict[str, str]:

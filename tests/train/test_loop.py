@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +26,10 @@ from tests.train.small import (
     PACE,
     RECIPE,
     TWO_LESSONS,
-    environment,
     make_lessons,
     make_run,
     make_stage,
-    training_process,
+    train_until_killed,
     write_start,
 )
 
@@ -176,19 +174,7 @@ class TestRun:
         """Two processes: the first is killed in the middle of the second stage."""
         killed, whole = tmp_path / "killed", tmp_path / "whole"
         start = write_start(language, tmp_path / "start")
-        process = subprocess.Popen(
-            training_process(language, killed, start), stdout=subprocess.PIPE, text=True, env=environment()
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            told = json.loads(line)
-            if told["stage"] == "words" and told["step"] == 3:
-                process.kill()
-                break
-        process.wait()
-        process.stdout.close()
-        assert (killed / "cells.safetensors").exists()
-        assert not (killed / "package").exists()
+        train_until_killed(language, killed, start)
         torch.set_num_threads(1)
         told_again: list[dict[str, Any]] = []
         package = make_run(language, killed, TWO_LESSONS, start).train(told_again.append)

@@ -57,7 +57,7 @@ def test_all_parts_of_a_batch_fit(language: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "num_workers", "stride"), [(0, 1, 1), (5, 2, 1), (1, 2, 3)], ids=["one", "two", "of a team"]
+    ("first", "num_workers", "stride"), [(0, 2, 1), (3, 1, 1), (1, 2, 3)], ids=["two", "one", "of a team"]
 )
 def test_processes_draw_the_same_from_any_number_on(
     language: Path, first: int, num_workers: int, stride: int

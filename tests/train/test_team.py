@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import threading
 from dataclasses import replace
 from functools import partial
@@ -18,7 +16,7 @@ import torch
 from mezzo.train.package import SCAFFOLDING, TENSORS
 from mezzo.train.team import Member, team
 from mezzo.train.vision_run import CannotTrain
-from tests.train.small import TWO_LESSONS, environment, make_run, training_process, write_start
+from tests.train.small import TWO_LESSONS, make_run, train_until_killed, write_start
 
 pytestmark = pytest.mark.usefixtures("packaged_fonts")
 
@@ -119,22 +117,7 @@ def test_they_share_the_cores(tmp_path: Path) -> None:
 def test_two_processes_killed_and_gone_on_are_as_in_one_go(language: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     start = write_start(language, tmp_path / "start")
-    process = subprocess.Popen(
-        training_process(language, killed, start, processes=2),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        told = json.loads(line)
-        if told["stage"] == "words" and told["step"] == 3:
-            process.kill()
-            break
-    process.wait()
-    process.stdout.close()
-    assert (killed / "cells.safetensors").exists()
-    assert not (killed / "package").exists()
+    train_until_killed(language, killed, start, processes=2)
     two = replace(make_run(language, killed, TWO_LESSONS, start), processes=2)
     again: list[dict[str, Any]] = []
     package = two.train(again.append)

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.model.test_parity import CPU, Run
 from tests.weights.conftest import GgufRecipe
 from tests.weights.pictures import png
+from tests.weights.reference import their_inputs
 from tests.weights.vision_files import SPARE
 
 from mezzo.model.checkpoint import load_network
@@ -81,28 +82,6 @@ def our_prompt(folder: Path, messages: list[dict[str, Any]] = MESSAGES) -> Encod
     return load_encoder(folder).encode(request, Attachments(places))
 
 
-def their_inputs(folder: Path, messages: list[dict[str, Any]] = MESSAGES) -> dict[str, torch.Tensor]:
-    """Do what PixtralProcessor does, without torchvision, which its module needs."""
-    from transformers import AutoTokenizer
-    from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
-
-    processor = PixtralImageProcessorPil.from_pretrained(folder)
-    config = ModelConfig.from_folder(folder)
-    assert config.vision is not None
-    edge = config.vision.merged_patch_size
-    text = AutoTokenizer.from_pretrained(folder).apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=False
-    )
-    images = [Image.open(io.BytesIO(PNG))] * text.count("[IMG]")
-    made = processor(images, patch_size=edge, return_tensors="pt")
-    for height, width in made["image_sizes"].tolist():
-        row = "<img>" * (width // edge)
-        rows = f"{row}[IMG_BREAK]" * (height // edge)
-        text = text.replace("[IMG]", rows.removesuffix("[IMG_BREAK]") + "[IMG_END]", 1)
-    ids = AutoTokenizer.from_pretrained(folder)(text.replace("<img>", "[IMG]"), return_tensors="pt")
-    return {**ids, "pixel_values": made["pixel_values"], "image_sizes": made["image_sizes"]}
-
-
 def our_logits(folder: Path, prompt: EncodedPrompt) -> torch.Tensor:
     """Return the logits of every token of the prompt, in float32."""
     network = load_network(folder, ModelConfig.from_folder(folder), dtype=torch.float32, device=CPU)
@@ -120,7 +99,7 @@ def our_logits(folder: Path, prompt: EncodedPrompt) -> torch.Tensor:
 def assert_the_same(folder: Path) -> None:
     from transformers import AutoModelForImageTextToText, Mistral3ForConditionalGeneration
 
-    prompt, inputs = our_prompt(folder), their_inputs(folder)
+    prompt, inputs = our_prompt(folder), their_inputs(folder, MESSAGES, Image.open(io.BytesIO(PNG)))
     assert prompt.token_ids == inputs["input_ids"][0].tolist()
     reference, info = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True

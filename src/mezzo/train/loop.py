@@ -105,18 +105,14 @@ def _learn(
     """Take the steps from `first` on. Yields after each how many are done, and what was measured in it."""
     recipe = stage.recipe
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    number = first * member.size + member.rank
-    with batches(stage.train, number, pace.num_workers, member.size) as drawn:
+    with batches(stage.train, member.turn(first), pace.num_workers, member.size) as drawn:
         for step in range(first, recipe.steps):
-            number = step * member.size + member.rank
             factor = rate_factor(step, recipe)
             for group in optimizer.param_groups:
                 group["lr"] = group["highest"] * factor
-            torch.manual_seed(noise_seed(stage.train.seed, recipe.name, number))
+            torch.manual_seed(noise_seed(stage.train.seed, recipe.name, member.turn(step)))
             text = stage.text if recipe.text_tokens and step % recipe.text_every == 0 else None
-            values = _step(
-                lessons, recipe, next(drawn), text, step // recipe.text_every * member.size + member.rank
-            )
+            values = _step(lessons, recipe, next(drawn), text, member.turn(step // recipe.text_every))
             norm = nn.utils.clip_grad_norm_(parameters, _CLIP_NORM)
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"the gradient at step {step} is no number")

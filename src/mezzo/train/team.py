@@ -46,6 +46,10 @@ class Member:
     board: Tensor | None = None
     barrier: Barrier | None = None
 
+    def turn(self, step: int) -> int:
+        """Return the number of what this process takes in a step: no two of a team take the same."""
+        return step * self.size + self.rank
+
     def averages_after(self, step: int) -> bool:
         """Return whether this many steps are followed by an average in any case."""
         return step % _EVERY == 0
