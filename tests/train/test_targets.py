@@ -66,7 +66,7 @@ def test_characters_outside_are_not_there(place: tuple[float, float]) -> None:
     assert not targets.patch_chars.any()
 
 
-def test_areas_are_those_of_the_middle_and_the_most_of_four() -> None:
+def test_areas_are_what_fills_a_patch_and_what_is_most_at_home_in_a_cell() -> None:
     targets = make_targets(
         areas={
             (0, 0): RED_CIRCLE,
@@ -82,8 +82,18 @@ def test_areas_are_those_of_the_middle_and_the_most_of_four() -> None:
         [0, 0, BLUE_SQUARE, RED_CIRCLE, 0, 0],
         [0, 0, 0, 0, 0, 0],
     ]
-    # Two of a kind, none, none; none, the first of a tie, none: nothing counts only where there is nothing else.
-    assert targets.cell_areas.tolist() == [BLUE_SQUARE, 0, 0, 0, BLUE_SQUARE, 0]
+    # Two thirds of the square against half of the circle; half of the circle against a third of the square.
+    assert targets.cell_areas.tolist() == [BLUE_SQUARE, 0, 0, 0, RED_CIRCLE, 0]
+
+
+def test_a_small_thing_is_not_lost_to_a_large_one_nor_between_the_middles_of_patches() -> None:
+    painted = np.zeros((32, 48), np.uint8)
+    painted[:, 16:] = BLUE_SQUARE
+    painted[4:10, 18:23] = RED_CIRCLE  # 30 pixels, the middle of no patch
+    painted[20:22, 1:3] = RED_CIRCLE  # 4 of the 256 of a cell: nothing that one could name
+    targets = targets_of(Picture(np.zeros((32, 48, 3), np.uint8), painted, (), (), ()), PATCH, 2)
+    assert targets.cell_areas.tolist() == [0, RED_CIRCLE, BLUE_SQUARE, 0, BLUE_SQUARE, BLUE_SQUARE]
+    assert targets.patch_areas.reshape(4, 6)[:2, 2].tolist() == [BLUE_SQUARE, BLUE_SQUARE]
 
 
 def test_centres_are_counted_to_two() -> None:

@@ -33,17 +33,19 @@ WORDS = Mixture(
 )
 _READING = (("letters", 0.05), ("plain_page", 0.1), ("page", 0.2), ("line", 0.65))
 _LINES = (*_SMALL, Size(3, 8), Size(4, 8), Size(6, 6))
-_SHAPES = Part(2, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5), Size(7, 7)))
+_SHAPES = (("shapes", 1.0),)
+_FIELDS = (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5), Size(5, 7), Size(7, 7), Size(6, 8))
 
-PARAGRAPHS = Mixture((Part(5, _READING, _SMALL), _SHAPES))
+PARAGRAPHS = Mixture((Part(5, _READING, _SMALL), Part(2, _SHAPES, _FIELDS)))
 PAGES = Mixture(
     (
-        Part(7, _READING, (*_LINES, Size(1, 4), Size(4, 10))),
-        _SHAPES,
-        Part(0.5, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(5, _READING, (*_LINES, Size(1, 4), Size(4, 10))),
+        # As much as reading: large plain shapes take long to be told apart, pentagon from circle, cross from square.
+        Part(6, _SHAPES, _FIELDS),
+        Part(0.4, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
         Part(
-            0.7,
-            (("line", 4.0), ("page", 1.0), ("shapes", 2.0), *_DOCUMENTS, *_CHARTS),
+            0.6,
+            (("line", 4.0), ("page", 1.0), ("shapes", 3.0), *_DOCUMENTS, *_CHARTS),
             (Size(7, 7), *_LARGE),
         ),
     )
@@ -51,13 +53,13 @@ PAGES = Mixture(
 ANSWERS = Mixture(
     (
         Part(
-            9,
-            (("line", 0.92), ("page", 0.08)),
+            8,
+            (("line", 0.95), ("page", 0.05)),
             (Size(1, 4), Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4), Size(3, 8)),
         ),
-        Part(2, (("page", 1.0),), (Size(1, 6), Size(1, 8), Size(1, 12))),
-        Part(12, (("shapes", 1.0),), (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5), Size(5, 7))),
-        Part(0.5, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(1, (("page", 1.0),), (Size(1, 6), Size(1, 8), Size(1, 12))),
+        Part(14, _SHAPES, _FIELDS[:5]),
+        Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
         Part(1.5, (("line", 8.0), ("shapes", 8.0), *_DOCUMENTS, *_CHARTS), (Size(7, 7), Size(6, 8), *_LARGE)),
     )
 )

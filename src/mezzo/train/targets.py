@@ -18,6 +18,7 @@ CHARACTERS = string.printable[:95]
 NUM_CLASSES = len(CHARACTERS) + 1
 PATCH_SLOTS = 2
 MAX_CENTRES = 2
+_LEAST_SHARE = 1 / 16  # of a square's pixels: with less, nobody could say what it is
 _CLASS = {char: number for number, char in enumerate(CHARACTERS, start=1)}
 
 
@@ -27,8 +28,9 @@ class Targets:
 
     patch_chars   int64 (patches, PATCH_SLOTS), classes of the characters whose middle is in the patch, left to right
     cell_chars    int64 (cells, merge * merge * PATCH_SLOTS), the same of a cell's patches, row by row
-    patch_areas   int64 (patches,), what `Picture.areas` has in the middle of the patch
-    cell_areas    int64 (cells,), the most frequent one of its patches' that is not 0
+    patch_areas   int64 (patches,), the number in `Picture.areas` that most of its painted pixels have, or 0
+    cell_areas    int64 (cells,), the number of what has the largest share of itself in the cell: a small thing is not
+                  lost to the large one beside it, which has cells of its own
     cell_centres  int64 (cells,), how many filled things have their middle in the cell, at most MAX_CENTRES
     """
 
@@ -43,7 +45,6 @@ def targets_of(picture: Picture, patch: int, merge: int) -> Targets:
     """Compute the targets for patches of `patch` pixels and cells of `merge` by `merge` of them."""
     height, width = picture.areas.shape
     edge = patch * merge
-    areas = picture.areas[patch // 2 :: patch, patch // 2 :: patch].astype(np.int64)
     rows, columns = height // edge, width // edge
 
     def squares(of_patches: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -54,8 +55,8 @@ def targets_of(picture: Picture, patch: int, merge: int) -> Targets:
     return Targets(
         patch_chars=chars,
         cell_chars=squares(chars),
-        patch_areas=areas.reshape(-1),
-        cell_areas=_majority(squares(areas)),
+        patch_areas=_areas(picture.areas, patch, by_share=False),
+        cell_areas=_areas(picture.areas, edge, by_share=True),
         cell_centres=_centres(picture, edge),
     )
 
@@ -75,10 +76,23 @@ def _slots(picture: Picture, edge: int) -> NDArray[np.int64]:
     return slots
 
 
-def _majority(squares: NDArray[np.int64]) -> NDArray[np.int64]:
-    """squares (cells, patches of each) -> (cells,): the most frequent number but 0, the first one of a tie, or 0."""
-    counts = (squares[:, :, None] == squares[:, None, :]).sum(-1) * (squares > 0)
-    return np.take_along_axis(squares, counts.argmax(1)[:, None], 1)[:, 0]
+def _areas(areas: NDArray[np.uint8], edge: int, *, by_share: bool) -> NDArray[np.int64]:
+    """areas (height, width) -> (squares,) of `edge` pixels: the number with most pixels there, or 0 for too few.
+
+    by_share   count a pixel the less, the more there are of its number in the whole picture
+    """
+    rows, columns = areas.shape[0] // edge, areas.shape[1] // edge
+    most, chosen = np.zeros((rows, columns)), np.zeros((rows, columns), np.int64)
+    numbers, totals = np.unique(areas, return_counts=True)
+    for number, total in zip(numbers.tolist(), totals.tolist(), strict=True):
+        if number == 0:
+            continue
+        pixels = (areas == number).reshape(rows, edge, columns, edge).sum((1, 3))
+        pixels[pixels < _LEAST_SHARE * edge * edge] = 0
+        weight = pixels / total if by_share else pixels
+        chosen[weight > most] = number
+        most = np.maximum(most, weight)
+    return chosen.reshape(-1)
 
 
 def _centres(picture: Picture, edge: int) -> NDArray[np.int64]:
