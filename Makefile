@@ -21,8 +21,8 @@ dev: $(VENV)/.installed-dev ## Add what the tests and linters need
 serve: install ## Serve the default weights (ARGS="--port 9000 ...")
 	@trap : INT; $(BIN)/mezzo serve $(ARGS) || [ $$? -eq 130 ]
 
-test: dev ## Run all tests (ARGS="-k chat")
-	$(BIN)/python -m pytest $(ARGS)
+test: dev ## Run all tests, two files at a time (ARGS="-k chat")
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: dev ## Run the tests that need no real weights and no server process
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

@@ -145,6 +145,7 @@ class FakeGeneration:
     ) -> None:
         self.num_prompt_tokens = num_prompt_tokens
         self.num_cached_tokens = 0
+        self.prediction = None
         self.num_steps = 0
         self.closed_early = threading.Event()
         self._script = script

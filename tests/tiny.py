@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence as ListOf
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def make_core(
     max_num_seqs: int = 8,
     max_step_tokens: int = 32,
     image_cache_tokens: int = 1000,
+    max_draft_tokens: int = 32,
     vocabulary: Vocabulary = VOCABULARY,
 ) -> EngineCore:
     """Make an engine core with a cache of its own around a model."""
@@ -151,6 +153,7 @@ def make_core(
         max_step_tokens=max_step_tokens,
         block_size=block_size,
         image_cache_tokens=image_cache_tokens,
+        max_draft_tokens=max_draft_tokens,
     )
     cache = KVCache(
         network.config, num_blocks=num_blocks, block_size=block_size, dtype=network.decoder.dtype, device=CPU
@@ -159,7 +162,12 @@ def make_core(
 
 
 def make_request(
-    request_id: str = "r", prompt: ListOf[int] | bytes = b"Hello there", *, n: int = 1, **params: Any
+    request_id: str = "r",
+    prompt: ListOf[int] | bytes = b"Hello there",
+    *,
+    n: int = 1,
+    prediction: ListOf[int] | bytes = b"",
+    **params: Any,
 ) -> AddRequest:
     """Make a request; greedy and of 16 tokens unless told otherwise."""
     return AddRequest(
@@ -167,6 +175,7 @@ def make_request(
         prompt_token_ids=list(prompt),
         params=SamplingParams(**{"max_tokens": 16, **params}),
         n=n,
+        prediction_token_ids=list(prediction),
     )
 
 
@@ -194,6 +203,8 @@ def run(core: EngineCore, *requests: AddRequest, max_steps: int = 5000) -> Colle
     for request in requests:
         core.add(request)
     for _ in range(max_steps):
+        while core.is_compiling and not core.has_work:
+            time.sleep(0.001)
         if not core.has_work:
             break
         collected.take(core.step())

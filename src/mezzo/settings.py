@@ -154,6 +154,11 @@ class Settings(BaseModel):
     block_size: Annotated[int, Field(ge=1)] = Field(
         default=64, description="Token positions in one block of the KV cache."
     )
+    max_draft_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=32,
+        description="Guessed tokens that one step may check: predicted outputs, and what stood after the same words "
+        "before. 0 guesses nothing.",
+    )
     image_cache_tokens: Annotated[int, Field(ge=0)] = Field(
         default=16384,
         description="Tokens of images whose encodings are kept: a picture that comes again is not encoded again.",

@@ -1,9 +1,10 @@
 """The same request alone and in a full batch: the same bits, on the CPU.
 
 How far it goes: for every request, the logits of every step are compared bit by bit between a run alone and runs in
-batches that differ in company, in order and in who joins and leaves when; in bfloat16 and float32, with one thread and
-with two. It holds as long as nobody is preempted (tokens computed again in a chunk round differently; text was the same
-in float32 in all our runs, which tests/engine/test_core.py checks) and the number of threads stays.
+batches that differ in company, in order and in who joins and leaves when, and with drafts of what comes next; in
+bfloat16 and float32, with one thread and with two. It holds as long as nobody is preempted (tokens computed again in a
+chunk round differently; text was the same in float32 in all our runs, which tests/engine/test_core.py checks) and the
+number of threads stays.
 
 Each combination is a process of its own: the number of threads is a fact about a process.
 """
@@ -14,11 +15,13 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 
 from mezzo.engine.client import WORKER_ENVIRONMENT
 
@@ -75,19 +78,33 @@ def make_requests(rng: random.Random) -> list[Any]:
     ]
 
 
-def trace(decoder: Any, requests: list[Any], arrivals: list[int]) -> dict[str, torch.Tensor]:
-    """Run requests, each joining before the step of its number in `arrivals`; return all logits of each."""
+@dataclass
+class Trace:
+    """Of one request: the logits that each of its tokens was sampled from, and the tokens."""
+
+    logits: torch.Tensor
+    token_ids: list[int]
+
+
+def trace(decoder: Any, requests: list[Any], arrivals: list[int], num_drafts: int = 0) -> dict[str, Trace]:
+    """Run requests, each joining before the step of its number in `arrivals`; return the trace of each."""
     from tests import tiny
 
-    core = tiny.make_core(decoder, num_blocks=200, max_num_seqs=len(requests), max_step_tokens=64)
-    logits_of: dict[str, list[torch.Tensor]] = {request.request_id: [] for request in requests}
+    core = tiny.make_core(
+        decoder, num_blocks=200, max_num_seqs=len(requests), max_step_tokens=64, max_draft_tokens=num_drafts
+    )
+    sequences: dict[str, Any] = {}
+    logits_of: dict[str, dict[int, torch.Tensor]] = {request.request_id: {} for request in requests}
     forward = core.runner.forward
 
     def recording(scheduled: Any) -> Any:
-        logits, complete = forward(scheduled)
-        for row, item in zip(logits, complete, strict=True):
-            logits_of[item.sequence.request_id].append(row.clone())
-        return logits, complete
+        result = forward(scheduled)
+        rows = iter(result.logits)
+        for item in result.complete:
+            sequence = sequences[item.sequence.request_id] = item.sequence
+            for place in range(1 + len(item.draft)):  # what is rejected is computed again, and replaced here
+                logits_of[sequence.request_id][sequence.num_tokens + place] = next(rows).clone()
+        return result
 
     core.runner.forward = recording  # type: ignore[method-assign]
     pending = sorted(zip(arrivals, requests, strict=True), key=lambda pair: pair[0])
@@ -98,7 +115,22 @@ def trace(decoder: Any, requests: list[Any], arrivals: list[int]) -> dict[str, t
         core.step()
         step += 1
     assert core.stats.num_preemptions == 0
-    return {request_id: torch.stack(rows) for request_id, rows in logits_of.items()}
+    assert (core.stats.num_accepted_tokens > 0) == (num_drafts > 0)
+    traces = {}
+    for request_id, sequence in sequences.items():
+        positions = range(sequence.num_prompt, sequence.num_tokens)
+        logits = torch.stack([logits_of[request_id][position] for position in positions])
+        traces[request_id] = Trace(logits, sequence.tokens_between(positions.start, positions.stop))
+    return traces
+
+
+def expecting(request: Any, token_ids: list[int], rng: random.Random) -> Any:
+    """Return the request with its answer as a prediction, some tokens of it wrong, missing or too many."""
+    expected = list(token_ids)
+    for _ in range(len(expected) // 6):
+        place = rng.randrange(len(expected))
+        expected[place : place + rng.randrange(2)] = [rng.randrange(256)] * rng.randrange(2)
+    return structs.replace(request, prediction_token_ids=expected)
 
 
 def main() -> None:
@@ -110,15 +142,22 @@ def main() -> None:
     rng = random.Random(7)
     requests = make_requests(rng)
     alone = {r.request_id: trace(decoder, [r], [0])[r.request_id] for r in requests}
-    for arrivals in (
+    batches = [(arrivals, rng.sample(requests, len(requests)), 0) for arrivals in (
         [0] * len(requests),
         [rng.randrange(30) for _ in requests],
         [rng.randrange(90) for _ in requests],
-    ):
-        order = rng.sample(requests, len(requests))
-        for request_id, logits in trace(decoder, order, arrivals).items():
-            same = torch.equal(logits, alone[request_id])
-            assert same, f"{request_id}: {(logits - alone[request_id]).abs().max()} apart"
+    )]  # fmt: skip
+    expected = [expecting(r, alone[r.request_id].token_ids, rng) for r in requests]
+    batches += [
+        ([0] * len(requests), expected, 12 * 8),
+        ([8 * i for i in range(len(requests))], expected, 32),
+    ]
+    for arrivals, order, num_drafts in batches:
+        for request_id, found in trace(decoder, order, arrivals, num_drafts).items():
+            logits = alone[request_id].logits
+            same = torch.equal(found.logits, logits)
+            assert same, f"{request_id}: {(found.logits - logits).abs().max()} apart with {num_drafts} drafts"
+            assert found.token_ids == alone[request_id].token_ids
     sys.stdout.write("identical")
 
 

@@ -39,6 +39,8 @@ STATS = EngineStats(
     num_preemptions=6,
     num_prompt_tokens=7,
     num_completion_tokens=2**40,
+    num_draft_tokens=10,
+    num_accepted_tokens=11,
     num_image_hits=8,
     num_image_misses=9,
 )

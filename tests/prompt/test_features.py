@@ -45,7 +45,13 @@ HONOURED: dict[str, list[Any]] = {
     "stop": [None, "x", ["x", "y"]],
     "random_seed": [None, 0, 7],
     "metadata": [None, {"a": 1}],
-    "response_format": [{}, {"type": "text"}, {"type": "text", "json_schema": None}],
+    "response_format": [
+        {},
+        {"type": "text"},
+        {"type": "text", "json_schema": None},
+        {"type": "json_object"},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True}},
+    ],
     "tools": [None, []],
     "tool_choice": ["auto", "none"],
     "presence_penalty": [None, -2, 2],
@@ -58,8 +64,8 @@ HONOURED: dict[str, list[Any]] = {
     "prompt_logprobs": [None, False],
     "top_prompt_logprobs": [None, 0],
     "n": [None, 1, 16],
-    "prediction": [{}, {"type": "content", "content": ""}],
-    "parallel_tool_calls": [True, False],  # false limits nothing without tools
+    "prediction": [{}, {"type": "content", "content": ""}, {"type": "content", "content": "x"}],
+    "parallel_tool_calls": [True, False],
     "reasoning_effort": [None],
     "prompt_mode": [None],
     "guardrails": [None, []],
@@ -74,21 +80,7 @@ DISABLED = "is not enabled for this model"
 SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 
 REFUSED: dict[str, list[tuple[Any, str]]] = {
-    "response_format": [
-        ({"type": "json_object"}, f"response_format json_object {UNSUPPORTED}"),
-        (SCHEMA_FORMAT, f"response_format json_schema {UNSUPPORTED}"),
-        (
-            {**SCHEMA_FORMAT, "type": "text"},
-            "response_format.json_schema needs response_format.type json_schema",
-        ),
-    ],
     "tools": [([FUNCTION], f"Function calling {DISABLED}")],
-    "parallel_tool_calls": [],  # depends on tools, see below
-    "tool_choice": [
-        ("any", f"tool_choice {UNSUPPORTED}"),
-        ("required", f"tool_choice {UNSUPPORTED}"),
-        ({"type": "function", "function": {"name": "f"}}, f"tool_choice {UNSUPPORTED}"),
-    ],
     "min_tokens": [(1, f"min_tokens {UNSUPPORTED}")],
     "repetition_penalty": [(1.1, f"repetition_penalty {UNSUPPORTED}")],
     "top_k": [(0, f"top_k sampling {DISABLED}"), (40, f"top_k sampling {DISABLED}")],
@@ -96,7 +88,6 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "top_logprobs": [(1, "Logprobs are not enabled for this model")],
     "prompt_logprobs": [(True, f"prompt_logprobs {UNSUPPORTED}")],
     "top_prompt_logprobs": [(1, f"top_prompt_logprobs {UNSUPPORTED}")],
-    "prediction": [({"type": "content", "content": "x"}, f"prediction {UNSUPPORTED}")],
     "reasoning_effort": [
         (effort, f"reasoning_effort {DISABLED}")
         for effort in ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -246,28 +237,35 @@ def test_tool_names_are_checked() -> None:
     assert isinstance(refusal(tools=[bad], tool_choice="none"), InvalidFunctionCall)
 
 
-@pytest.mark.parametrize("choice", ["auto", "none"])
-def test_tools_of_a_model_that_calls_them_go_through(choice: str) -> None:
-    check_features(request(tools=[FUNCTION], tool_choice=choice), EVERYTHING)
+NAMED = {"type": "function", "function": {"name": "f"}}
 
 
-@pytest.mark.parametrize("choice", ["any", "required", {"type": "function", "function": {"name": "f"}}])
-def test_a_call_cannot_be_forced_yet(choice: Any) -> None:
+@pytest.mark.parametrize("choice", ["auto", "none", "any", "required", NAMED])
+@pytest.mark.parametrize("parallel", [True, False])
+def test_every_choice_of_a_tool_goes_through(choice: Any, parallel: bool) -> None:
+    strict = {"type": "function", "function": {"name": "g", "parameters": {}, "strict": True}}
+    check_features(
+        request(tools=[FUNCTION, strict], tool_choice=choice, parallel_tool_calls=parallel), EVERYTHING
+    )
+
+
+@pytest.mark.parametrize("choice", ["any", "required", NAMED])
+def test_a_call_needs_a_tool(choice: Any) -> None:
+    error = refusal(EVERYTHING, tool_choice=choice)
+    assert error.message == "tool_choice asks for a call, and there are no tools"
+    assert error.param == "tool_choice"
+
+
+def test_a_choice_of_a_function_that_is_not_there_is_refused() -> None:
+    choice = {"type": "function", "function": {"name": "g"}}
     error = refusal(EVERYTHING, tools=[FUNCTION], tool_choice=choice)
-    assert error.message == f"tool_choice {UNSUPPORTED}"
+    assert error.message == "tool_choice names g, which is none of the tools"
+    assert error.param == "tool_choice"
 
 
-def test_calls_cannot_be_limited_to_one_yet() -> None:
-    error = refusal(EVERYTHING, tools=[FUNCTION], parallel_tool_calls=False)
-    assert (error.message, error.param) == (f"parallel_tool_calls false {UNSUPPORTED}", "parallel_tool_calls")
-    check_features(request(tools=[FUNCTION], tool_choice="none", parallel_tool_calls=False), EVERYTHING)
-
-
-def test_arguments_cannot_be_constrained_yet() -> None:
-    strict = {"type": "function", "function": {"name": "f", "parameters": {}, "strict": True}}
-    error = refusal(EVERYTHING, tools=[FUNCTION, strict])
-    assert error.message == f"tools[1].function.strict {UNSUPPORTED}"
-    check_features(request(tools=[strict], tool_choice="none"), EVERYTHING)
+def test_a_schema_for_an_answer_that_is_no_json_is_refused() -> None:
+    error = refusal(response_format={**SCHEMA_FORMAT, "type": "text"})
+    assert error.message == "response_format.json_schema needs response_format.type json_schema"
 
 
 @pytest.mark.parametrize(

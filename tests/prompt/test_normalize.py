@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 
 from mezzo.prompt.normalize import conversation
-from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.protocol.chat import ChatCompletionRequest
 
 
 def normal(
-    messages: list[dict[str, Any]], *, safe_prompt: bool = False, renders_tool_calls: bool = True
+    messages: list[dict[str, Any]], *, instructions: tuple[str, ...] = (), renders_tool_calls: bool = True
 ) -> Any:
     request = ChatCompletionRequest.model_validate({"model": "m", "messages": messages})
-    return conversation(request.messages, safe_prompt=safe_prompt, renders_tool_calls=renders_tool_calls)
+    return conversation(request.messages, instructions=instructions, renders_tool_calls=renders_tool_calls)
 
 
 def call(arguments: Any, name: str = "f", call_id: str = "abc123def") -> dict[str, Any]:
@@ -56,18 +55,18 @@ def test_no_content_is_empty_content() -> None:
     assert normal([{"role": "user", "content": None}]) == [{"role": "user", "content": ""}]
 
 
-class TestSafePrompt:
-    def test_comes_first(self) -> None:
-        assert normal([{"role": "user", "content": "u"}], safe_prompt=True) == [
-            {"role": "system", "content": SAFETY_PROMPT},
+class TestInstructions:
+    def test_come_first(self) -> None:
+        assert normal([{"role": "user", "content": "u"}], instructions=("a", "b")) == [
+            {"role": "system", "content": "a\n\nb"},
             {"role": "user", "content": "u"},
         ]
 
-    def test_joins_a_system_message(self) -> None:
+    def test_join_a_system_message(self) -> None:
         [system, _] = normal(
-            [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}], safe_prompt=True
+            [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}], instructions=("a",)
         )
-        assert system == {"role": "system", "content": f"{SAFETY_PROMPT}\n\ns"}
+        assert system == {"role": "system", "content": "a\n\ns"}
 
 
 class TestToolCalls:

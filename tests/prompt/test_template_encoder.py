@@ -202,7 +202,7 @@ class TestImages:
         config |= {"vision_config": {"model_type": "pixtral", "patch_size": 14}, "spatial_merge_size": 2}
         (tmp_path / "config.json").write_text(json.dumps(config))
         encoder = TemplateEncoder.from_folder(tmp_path)
-        assert encoder.capabilities == {"vision"}
+        assert encoder.capabilities == {"vision", "function_calling"}
         attached = Attachments({(0, 0): (ImagePart(red_png(57, 28), "w"),)})
         prompt = encoder.encode(request({"role": "user", "content": [IMAGE, say("?")]}), attached)
         assert self.shown(encoder, prompt) == "user:###.?|"
@@ -220,7 +220,7 @@ class TestImages:
         prompt = encoder.encode(request({"role": "user", "content": content}), attached)
         assert self.shown(encoder, prompt) == "user:a###/###.b##.|"
         assert [(p.start, p.num_tokens, p.image.rows) for p in prompt.images] == [(6, 8, 2), (15, 3, 1)]
-        assert encoder.capabilities == {"vision"}
+        assert encoder.capabilities == {"vision", "function_calling"}
 
     def test_a_tokenizer_without_breaks_gets_patches_only(self, tmp_path: Path) -> None:
         encoder = vision_encoder(tmp_path, control=["[IMG]"])
@@ -261,7 +261,7 @@ class TestImages:
 
     def test_a_checkpoint_that_reads_no_images(self, tmp_path: Path) -> None:
         encoder = TemplateEncoder.from_folder(write(tmp_path, template=IMAGE_TEMPLATE))
-        assert encoder.capabilities == frozenset()
+        assert encoder.capabilities == {"function_calling"}
         attached = Attachments({(0, 0): image_at(1, 1, "messages[0].content[0]")})
         with pytest.raises(FeatureNotEnabled, match=r"^messages\[0\].content\[0\]: image content is not"):
             encoder.encode(request({"role": "user", "content": [IMAGE]}), attached)

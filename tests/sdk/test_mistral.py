@@ -346,8 +346,8 @@ class TestErrors:
         with pytest.raises(SDKError, match="Expected last role User or Tool") as order:
             ask(mistral, [*STORY, {"role": "assistant", "content": "No."}])
         assert order.value.status_code == 400
-        with pytest.raises(SDKError, match="prediction is not supported"):
-            ask(mistral, STORY, prediction={"type": "content", "content": "Once"})
+        with pytest.raises(SDKError, match="prediction is not supported with n"):
+            ask(mistral, STORY, prediction={"type": "content", "content": "Once"}, n=2)
         with (
             Mistral(api_key="wrong", server_url=server.url) as stranger,
             pytest.raises(SDKError) as unauthorized,
@@ -362,3 +362,17 @@ class TestErrors:
         with pytest.raises(SDKError) as missing:
             mistral.models.retrieve(model_id="mistral-tiny")
         assert missing.value.status_code == 404
+
+
+def test_no_model_fills_in_the_middle(server: Serving, mistral: Mistral) -> None:
+    with pytest.raises(SDKError) as refused:
+        mistral.fim.complete(model=MODEL, prompt="def f(", suffix="return a + b")
+    body = json.loads(refused.value.body)
+    assert refused.value.status_code == 400
+    assert (body["type"], body["code"]) == ("invalid_model", "1500")
+    assert body["message"] == f"Invalid model: {MODEL}"
+    with pytest.raises(HTTPValidationError):
+        mistral.fim.complete(model=MODEL, prompt="def f(", temperature=2)
+    with Mistral(api_key="wrong", server_url=server.url) as stranger, pytest.raises(SDKError) as unauthorized:
+        stranger.fim.complete(model=MODEL, prompt="def f(")
+    assert unauthorized.value.status_code == 401

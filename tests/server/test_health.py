@@ -80,6 +80,7 @@ class TestOpenApi:
         document = get(server, "/openapi.json").json()
         assert set(document["paths"]) == {
             "/v1/chat/completions",
+            "/v1/fim/completions",
             "/v1/models",
             "/v1/models/{model_id}",
             "/healthz",

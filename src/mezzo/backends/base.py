@@ -39,6 +39,8 @@ class BackendStats:
     num_running, num_waiting          sequences in the batch, and queued for a place in it
     num_blocks, num_free_blocks       of the KV cache
     num_preemptions, num_restarts     sequences that gave their blocks back; engine processes that died
+    num_draft_tokens, num_accepted_tokens
+                                      tokens that were guessed, and those of them that were right
     num_image_hits, num_image_misses  images whose encoding was there already, and that were encoded
     """
 
@@ -48,8 +50,18 @@ class BackendStats:
     num_free_blocks: int = 0
     num_preemptions: int = 0
     num_restarts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
     num_image_hits: int = 0
     num_image_misses: int = 0
+
+
+@dataclass(slots=True)
+class PredictionCounts:
+    """Tokens of a request's prediction that were tried: those that were the answer's, and those that were not."""
+
+    num_accepted: int = 0
+    num_rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,10 @@ class Generation(Protocol):
     @property
     def num_cached_tokens(self) -> int:
         """Prompt tokens whose keys and values were already in the cache (0 before the first event)."""
+
+    @property
+    def prediction(self) -> PredictionCounts | None:
+        """What has become of the request's prediction until now; None where it has none."""
 
     def __aiter__(self) -> AsyncIterator[GenerationEvent]:
         """Yield events until every choice has finished.

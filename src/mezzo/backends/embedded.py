@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mezzo.backends.base import (
@@ -14,13 +15,16 @@ from mezzo.backends.base import (
     ChoiceDelta,
     ChoiceFinished,
     GenerationEvent,
+    PredictionCounts,
     WeightsInfo,
 )
 from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStream, EngineUnavailable, State
 from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.grammar import GrammarError, check_grammar
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
+from mezzo.prompt.answer_grammar import AnswerGrammar
 from mezzo.prompt.encoder import EncodedPrompt, PlacedImage, PromptEncoder
 from mezzo.prompt.load import load_encoder
 from mezzo.prompt.media.image_headers import ImageLimits
@@ -31,6 +35,7 @@ from mezzo.protocol.base import WireModel
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import TextChunk, ThinkingChunk
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
+from mezzo.protocol.messages import AssistantMessage
 from mezzo.protocol.response import FinishReason
 from mezzo.settings import Settings
 from mezzo.weights.folder import CheckpointFolder
@@ -39,6 +44,7 @@ from mezzo.weights.folder import CheckpointFolder
 _ENCODE_INLINE_CHARS = 5_000
 # Prompts with images that are being encoded: each may need a gigabyte, and must leave threads to the others.
 _IMAGE_PROMPTS_AT_ONCE = 2
+_MAX_MESSAGE = 200
 
 
 def make_embedded_backend(
@@ -60,6 +66,7 @@ def make_embedded_backend(
         max_step_tokens=settings.max_step_tokens,
         kv_cache_tokens=settings.kv_cache_tokens,
         block_size=settings.block_size,
+        max_draft_tokens=settings.max_draft_tokens,
         image_cache_tokens=settings.image_cache_tokens,
     )
     client = EngineClient(
@@ -91,6 +98,7 @@ class EmbeddedBackend:
         self._encoder = load_encoder(Path(folder.path), image_limits=image_limits)
         check_agreement(self._model_config, self._encoder)
         self._encoding_images = asyncio.Semaphore(_IMAGE_PROMPTS_AT_ONCE)
+        self._compiling = asyncio.Semaphore(1)  # hostile ones take a core each
 
     @property
     def is_ready(self) -> bool:
@@ -129,6 +137,8 @@ class EmbeddedBackend:
             num_free_blocks=stats.num_free_blocks if stats else num_blocks,
             num_preemptions=stats.num_preemptions if stats else 0,
             num_restarts=self._client.num_restarts,
+            num_draft_tokens=stats.num_draft_tokens if stats else 0,
+            num_accepted_tokens=stats.num_accepted_tokens if stats else 0,
             num_image_hits=stats.num_image_hits if stats else 0,
             num_image_misses=stats.num_image_misses if stats else 0,
         )
@@ -156,8 +166,10 @@ class EmbeddedBackend:
         temperature: float,
         cache_scope: str,
     ) -> EmbeddedGeneration:
+        grammar = await self._grammar(request)
         prompt = await self._encode(request, attachments)
-        self._check_length(len(prompt.token_ids), request.max_tokens)
+        prediction = await self._prediction(request)
+        self._check_length(len(prompt.token_ids), request.max_tokens, len(prediction))
         params = SamplingParams(
             temperature=temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
@@ -173,13 +185,50 @@ class EmbeddedBackend:
             params=params,
             n=request.num_choices,
             images=await self._image_inputs(prompt.images, cache_scope),
+            prediction_token_ids=prediction,
+            grammar=grammar.text if grammar is not None else None,
+            begun_with=grammar.begun_with.encode() if grammar is not None else b"",
         )
         try:
             stream = await self._client.submit(message)
         except (EngineFull, EngineUnavailable) as error:
             raise BackendUnavailable(str(error)) from error
         parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
-        return EmbeddedGeneration(self._client, stream, len(prompt.token_ids), parsers)
+        return EmbeddedGeneration(
+            self._client,
+            stream,
+            len(prompt.token_ids),
+            parsers,
+            prediction=PredictionCounts() if request.prediction.content else None,
+        )
+
+    async def _prediction(self, request: ChatCompletionRequest) -> list[int]:
+        """Return the tokens that the answer is expected to be, without what a prefix has said already."""
+        text = request.prediction.content
+        if not text:
+            return []
+        last = request.messages[-1]
+        if isinstance(last, AssistantMessage) and last.prefix and isinstance(last.content, str):
+            text = text.removeprefix(last.content)
+        if len(text) > _ENCODE_INLINE_CHARS:
+            return await asyncio.to_thread(self._encoder.encode_answer, text)
+        return self._encoder.encode_answer(text)
+
+    async def _grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
+        """Return what binds the answer, compiled once to see that it can be. Raises: InvalidArguments."""
+        grammar = self._encoder.answer_grammar(request)
+        if grammar is None:
+            return None
+        async with self._compiling:
+            try:
+                await asyncio.to_thread(check_grammar, grammar.text, grammar.begun_with.encode())
+            except GrammarError as error:
+                if grammar.fallback is not None:
+                    return replace(grammar, text=grammar.fallback)
+                raise InvalidArguments(
+                    f"The schema cannot be followed: {str(error)[:_MAX_MESSAGE]}", param=grammar.param
+                ) from error
+        return grammar
 
     async def _encode(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:
         if attachments.images:
@@ -209,11 +258,11 @@ class EmbeddedBackend:
             return ()
         return await asyncio.to_thread(lambda: tuple(_image_input(placed, cache_scope) for placed in images))
 
-    def _check_length(self, num_prompt: int, max_tokens: int | None) -> None:
+    def _check_length(self, num_prompt: int, max_tokens: int | None, num_predicted: int) -> None:
         """Refuse what does not fit: nothing is ever cut. At least one token must have room."""
         longest = self.info.max_context_length
-        if num_prompt >= longest:
-            raise ContextOverflow(num_prompt, longest)
+        if num_prompt + num_predicted > longest or num_prompt == longest:
+            raise ContextOverflow(num_prompt, longest, num_predicted)
         if max_tokens is not None and num_prompt + max_tokens > longest:
             raise InvalidArguments(
                 f"Prompt contains {num_prompt} tokens and max_tokens is {max_tokens}, together too large for model "
@@ -226,12 +275,19 @@ class EmbeddedGeneration:
     """One request in the engine."""
 
     def __init__(
-        self, client: EngineClient, stream: EngineStream, num_prompt_tokens: int, parsers: list[OutputParser]
+        self,
+        client: EngineClient,
+        stream: EngineStream,
+        num_prompt_tokens: int,
+        parsers: list[OutputParser],
+        *,
+        prediction: PredictionCounts | None,
     ) -> None:
         self._client = client
         self._stream = stream
         self._parsers = parsers
         self.num_prompt_tokens = num_prompt_tokens
+        self.prediction = prediction
         self.num_cached_tokens = 0  # nothing is reused between requests yet
 
     async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
@@ -246,6 +302,9 @@ class EmbeddedGeneration:
         self._client.abort(self._stream.request.request_id)
 
     def _event(self, output: SequenceOutput) -> GenerationEvent:
+        if self.prediction is not None:
+            self.prediction.num_accepted += output.num_accepted
+            self.prediction.num_rejected += output.num_rejected
         parser = self._parsers[output.index]
         pieces: list[Piece] = parser.feed(output.text, output.marker)
         # Nobody waits for the end of what was aborted; its last tokens still count.

@@ -22,6 +22,7 @@ from mezzo.engine.messages import (
     AddRequest,
     EngineStats,
     Failed,
+    ImageInput,
     Loading,
     Ready,
     SequenceOutput,
@@ -31,6 +32,8 @@ from mezzo.engine.messages import (
     decode_from_engine,
     encode_frame,
 )
+from mezzo.engine.sampling_params import SamplingParams
+from mezzo.engine.sequence import TokenScore
 
 log = structlog.get_logger()
 
@@ -184,6 +187,26 @@ class EngineClient:
         self._streams[request.request_id] = stream
         self._send_request(stream)
         return stream
+
+    async def score(
+        self, request_id: str, token_ids: list[int], scored_from: int, images: tuple[ImageInput, ...] = ()
+    ) -> tuple[TokenScore, ...]:
+        """Return how likely each token from position `scored_from` on is after those before it.
+
+        Raises: EngineFull, EngineUnavailable; EngineDied if the engine ended meanwhile; ValueError for what the engine
+        refuses: a position without a token before it, ids outside the vocabulary, more tokens than the context has.
+        """
+        request = AddRequest(
+            request_id=request_id,
+            prompt_token_ids=token_ids,
+            params=SamplingParams(max_tokens=0),
+            images=images,
+            scored_from=scored_from,
+        )
+        async for outputs in await self.submit(request):
+            if outputs[-1].finish_reason == "length":
+                return outputs[-1].scores
+        raise ValueError("the engine refused to score these tokens")
 
     def abort(self, request_id: str) -> None:
         """Stop a request; the engine frees its place before its next step, and then its stream ends.

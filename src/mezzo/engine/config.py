@@ -18,6 +18,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
                        on how long a long prompt delays running streams
     kv_cache_tokens    positions in the KV cache; None sizes it from the memory that is free
     block_size         positions in a block
+    max_draft_tokens   guessed tokens that a step may check, for all sequences together; 0 guesses nothing
     image_cache_tokens tokens of images whose embeddings are kept after use, so that a picture that comes again is not
                        encoded again
     """
@@ -30,6 +31,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int = 512
     kv_cache_tokens: int | None = None
     block_size: int = 64
+    max_draft_tokens: int = 32
     image_cache_tokens: int = 16384
 
     def __post_init__(self) -> None:
@@ -37,8 +39,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("max_num_seqs", "max_step_tokens", "block_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.image_cache_tokens < 0:
-            raise ValueError("image_cache_tokens must not be negative")
+        for name in ("max_draft_tokens", "image_cache_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
         for name in ("threads", "kv_cache_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
+from concurrent.futures import Future
 
 from msgspec import structs
+from torch import Tensor
 
 from mezzo.engine import sampler
 from mezzo.engine.blocks import BlockPool
 from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.drafts import NO_DRAFT, Drafter
+from mezzo.engine.grammar import GrammarError, Grammars, GrammarState
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.messages import AddRequest, EngineStats, ImageInput, SequenceOutput
 from mezzo.engine.runner import Runner
-from mezzo.engine.scheduler import Scheduler
-from mezzo.engine.sequence import FinishReason, Sequence
+from mezzo.engine.sampling_params import SamplingParams
+from mezzo.engine.scheduler import ScheduledSequence, Scheduler
+from mezzo.engine.sequence import FinishReason, Sequence, TokenScore
+from mezzo.engine.step_rows import SequenceRows, StepMasks, merged
 
 
 class EngineCore:
@@ -30,9 +37,12 @@ class EngineCore:
             max_num_seqs=config.max_num_seqs,
             max_step_tokens=config.max_step_tokens,
             max_image_tokens=config.image_cache_tokens,
+            max_draft_tokens=config.max_draft_tokens,
         )
         self.max_context_length = min(runner.decoder.config.max_seq_len, cache.num_blocks * cache.block_size)
         self._vocabulary = vocabulary
+        self._grammars = Grammars(vocabulary, runner.decoder.config.vocab_size)
+        self._compiling: dict[str, tuple[Sequence, Future[GrammarState]]] = {}
         self._requests: dict[str, list[Sequence]] = {}
         self._finished_early: list[SequenceOutput] = []
         self._num_requests = 0
@@ -40,17 +50,26 @@ class EngineCore:
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_completion_tokens = 0
+        self._num_draft_tokens = 0
+        self._num_accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work or bool(self._finished_early)
+        """Whether a step would do anything."""
+        is_compiled = any(grammar.done() for _, grammar in self._compiling.values())
+        return self.scheduler.has_work or bool(self._finished_early) or is_compiled
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether there will be work without another message: a request waits for its grammar."""
+        return bool(self._compiling)
 
     @property
     def stats(self) -> EngineStats:
         pool = self.scheduler.pool
         return EngineStats(
             num_running=len(self.scheduler.running),
-            num_waiting=len(self.scheduler.waiting),
+            num_waiting=len(self.scheduler.waiting) + len(self._compiling),
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             num_requests=self._num_requests,
@@ -58,6 +77,8 @@ class EngineCore:
             num_preemptions=self.scheduler.num_preemptions,
             num_prompt_tokens=self._num_prompt_tokens,
             num_completion_tokens=self._num_completion_tokens,
+            num_draft_tokens=self._num_draft_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
             num_image_hits=self.scheduler.image_cache.num_hits,
             num_image_misses=self.scheduler.image_cache.num_misses,
         )
@@ -81,8 +102,9 @@ class EngineCore:
             raise ValueError(f"a token id is outside the vocabulary of {vocab_size}")
         if request.n < 1:
             raise ValueError("n must be at least 1")
+        self._check_tokens(request)
         images = self._place_images(request)
-        if request.params.max_tokens == 0:
+        if request.params.max_tokens == 0 and request.scored_from is None:
             self._finished_early += [
                 _ended(request.request_id, index, "length") for index in range(request.n)
             ]
@@ -96,12 +118,19 @@ class EngineCore:
             seed=seed,
             arrival=(self._num_arrivals, 0),
             num_siblings=request.n - 1,
+            room=self._room(num_prompt, request.params),
             images=images,
+            drafter=self._drafter(request.prompt_token_ids, request.prediction_token_ids),
+            scored_from=request.scored_from,
         )
         self._num_arrivals += 1
         self._num_prompt_tokens += num_prompt
         self._requests[request.request_id] = [first]
-        self.scheduler.add(first)
+        if request.grammar is None:
+            self.scheduler.add(first)
+        else:
+            compiling = self._grammars.begin(request.grammar, request.begun_with)
+            self._compiling[request.request_id] = first, compiling
 
     def abort(self, request_id: str) -> list[SequenceOutput]:
         """Take a request out; its blocks are free at once. Returns the end of each choice that had none yet.
@@ -109,29 +138,134 @@ class EngineCore:
         Unknown ids are ignored: a request may end while its abort is under way.
         """
         indices: list[int] = []
+        is_queued = self._compiling.pop(request_id, None) is None
         for sequence in self._requests.pop(request_id, ()):
-            self.scheduler.remove(sequence)
+            if is_queued:
+                self.scheduler.remove(sequence)
             indices += range(sequence.index, sequence.index + 1 + sequence.num_siblings)
         return [_ended(request_id, index, "abort") for index in indices]
 
     def step(self) -> list[SequenceOutput]:
         """Compute one step and return what it added, sequence by sequence."""
         outputs, self._finished_early = self._finished_early, []
+        outputs += self._queue_compiled()
         work = self.scheduler.schedule()
         self.runner.forget_images(work.dropped_images)
         self.runner.encode(work.encodings)
         if not work.scheduled:
             return outputs
-        logits, complete = self.runner.forward(work.scheduled)
+        masks = self._start_masks(work.scheduled)
+        logits, complete, scores = self.runner.forward(work.scheduled)
+        if masks is not None:
+            allowed = masks.result()
+            sampler.forbid(logits, [mask for item in complete for mask in allowed[item.sequence]])
         for item in work.scheduled:
             self.scheduler.advance(item)
-        sequences = [item.sequence for item in complete]
-        rows = list(range(len(sequences)))
-        self._fork_siblings(sequences, rows)
-        if sequences:
-            token_ids = sampler.sample(logits if len(rows) == len(logits) else logits[rows], sequences)
-            outputs += [self._commit(s, token_id) for s, token_id in zip(sequences, token_ids, strict=True)]
+        ends = list(itertools.accumulate(1 + len(item.draft) for item in complete))
+        rows = [
+            SequenceRows(item.sequence, end - 1 - len(item.draft), item.draft)
+            for item, end in zip(complete, ends, strict=True)
+        ]
+        outputs += self._end_scored(rows, scores)
+        rows = [row for row in rows if row.sequence.scored_from is None]
+        rows += self._fork_siblings(rows)
+        outputs += self._sample(logits, rows)
         self._num_steps += 1
+        return outputs
+
+    def _end_scored(
+        self, rows: list[SequenceRows], scores: list[tuple[Sequence, int, TokenScore]]
+    ) -> list[SequenceOutput]:
+        """Note the step's scores, and end the sequences that wanted nothing else and are complete."""
+        for sequence, position, score in scores:
+            sequence.scores[position] = score
+        outputs = []
+        for sequence in (row.sequence for row in rows if row.sequence.scored_from is not None):
+            self._end(sequence)
+            of_tokens = tuple(sequence.scores[position] for position in sorted(sequence.scores))
+            outputs.append(structs.replace(_ended(sequence.request_id, 0, "length"), scores=of_tokens))
+        return outputs
+
+    def _start_masks(self, scheduled: list[ScheduledSequence]) -> StepMasks | None:
+        """Begin to compute what each row of the step may take, where the step has a grammar."""
+        complete = [item for item in scheduled if item.completes]
+        bound = [item for item in complete if item.sequence.grammar is not None]
+        if not bound:
+            return None
+        states = [(item.sequence.grammar, item.draft.token_ids) for item in bound if item.sequence.grammar]
+        num_rows = {item.sequence: 1 + len(item.draft) for item in complete}
+        return StepMasks(num_rows, [item.sequence for item in bound], self._grammars.start_masks(states))
+
+    def _sample(self, logits: Tensor, rows: list[SequenceRows]) -> list[SequenceOutput]:
+        """Sample and commit the next token of each sequence, then the one after it as long as its draft holds."""
+        outputs: dict[Sequence, list[SequenceOutput]] = {row.sequence: [] for row in rows}
+        added: dict[Sequence, list[int]] = {row.sequence: [] for row in rows}
+        going_on, place = rows, 0
+        while going_on:
+            at = [row.first + place for row in going_on]
+            chosen = logits if len(at) == len(logits) else logits[at]
+            token_ids = sampler.sample(chosen, [row.sequence for row in going_on])
+            holding = []
+            for row, token_id in zip(going_on, token_ids, strict=True):
+                output = self._commit(row.sequence, token_id)
+                outputs[row.sequence].append(output)
+                if token_id is None:
+                    continue
+                added[row.sequence].append(token_id)
+                is_accepted = place < len(row.draft) and row.draft.token_ids[place] == token_id
+                if is_accepted:
+                    row.num_accepted += 1
+                    if output.finish_reason is None:
+                        row.sequence.num_computed += 1
+                        holding.append(row)
+            going_on, place = holding, place + 1
+        done: list[SequenceOutput] = []
+        for row in rows:
+            self._learn(row, added[row.sequence])
+            done += merged(outputs[row.sequence], row)
+        return done
+
+    def _learn(self, row: SequenceRows, token_ids: list[int]) -> None:
+        self._num_draft_tokens += len(row.draft)
+        self._num_accepted_tokens += row.num_accepted
+        if row.sequence.drafter is not None:
+            row.sequence.drafter.learn(row.draft, row.num_accepted, token_ids)
+
+    def _check_tokens(self, request: AddRequest) -> None:
+        """Check what is given beside the prompt."""
+        vocab_size = self.runner.decoder.config.vocab_size
+        if not all(0 <= token_id < vocab_size for token_id in request.prediction_token_ids):
+            raise ValueError("a predicted token outside the vocabulary")
+        if request.scored_from is None:
+            return
+        if request.n != 1 or request.params.max_tokens != 0:
+            raise ValueError("what is scored has no answer: n must be 1 and max_tokens 0")
+        if not 1 <= request.scored_from < len(request.prompt_token_ids):
+            raise ValueError("scored_from must be the position of a token that has one before it")
+
+    def _room(self, num_prompt: int, params: SamplingParams) -> int:
+        room = self.max_context_length - num_prompt
+        return room if params.max_tokens is None else min(room, params.max_tokens)
+
+    def _drafter(self, prompt_token_ids: list[int], prediction_token_ids: list[int]) -> Drafter | None:
+        if not self.scheduler.max_draft_tokens:
+            return None
+        return Drafter(prompt_token_ids, prediction_token_ids)
+
+    def _queue_compiled(self) -> list[SequenceOutput]:
+        """Queue the requests whose grammars are compiled. Returns the ends of those whose grammar is none."""
+        outputs = []
+        for request_id, (sequence, compiling) in list(self._compiling.items()):
+            if not compiling.done():
+                continue
+            del self._compiling[request_id]
+            try:
+                sequence.grammar = compiling.result()
+            except GrammarError:  # the server compiles before it sends: it and this process disagree
+                del self._requests[request_id]
+                outputs += [_ended(request_id, index, "error") for index in range(sequence.num_siblings + 1)]
+            else:
+                self.scheduler.add(sequence)
         return outputs
 
     def _place_images(self, request: AddRequest) -> tuple[SequenceImage, ...]:
@@ -164,19 +298,20 @@ class EngineCore:
         num_layers, layer_cost = self.runner.encoding_cost(image.height, image.width)
         return SequenceImage(**structs.asdict(image), num_layers=num_layers, layer_cost=layer_cost)
 
-    def _fork_siblings(self, sequences: list[Sequence], rows: list[int]) -> None:
+    def _fork_siblings(self, rows: list[SequenceRows]) -> list[SequenceRows]:
         """Let further choices of a request start from the prompt that was just computed, on the same logits."""
-        copies = []
-        for row, sequence in enumerate(list(sequences)):
+        copies, forked = [], []
+        for row in rows:
+            sequence = row.sequence
             for index in range(1, sequence.num_siblings + 1):
                 sibling = self._sibling(sequence, index)
                 if (copy := self.scheduler.fork(sequence, sibling)) is not None:
                     copies.append(copy)
                 if sibling.num_computed:
-                    sequences.append(sibling)
-                    rows.append(row)
+                    forked.append(SequenceRows(sibling, row.first, NO_DRAFT))
             sequence.num_siblings = 0
         self.runner.copy_blocks(copies)
+        return forked
 
     def _commit(self, sequence: Sequence, token_id: int | None) -> SequenceOutput:
         """Add a sampled token to its sequence, and end the sequence if that was the last or there is none."""
@@ -192,11 +327,7 @@ class EngineCore:
             reason = self._finish_reason(sequence, token_id)
         if reason is not None:
             text += sequence.text.flush()
-            self.scheduler.remove(sequence)
-            siblings = self._requests[sequence.request_id]
-            siblings.remove(sequence)
-            if not siblings:
-                del self._requests[sequence.request_id]
+            self._end(sequence)
         return SequenceOutput(
             request_id=sequence.request_id,
             index=sequence.index,
@@ -206,13 +337,23 @@ class EngineCore:
             finish_reason=reason,
         )
 
+    def _end(self, sequence: Sequence) -> None:
+        self.scheduler.remove(sequence)
+        siblings = self._requests[sequence.request_id]
+        siblings.remove(sequence)
+        if not siblings:
+            del self._requests[sequence.request_id]
+
     def _token_bytes(self, token_id: int) -> bytes:
         """Return what a token stands for; a model may have more rows in its head than the tokenizer has tokens."""
         table = self._vocabulary.token_bytes
         return table[token_id] if token_id < len(table) else b""
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
-        if token_id in self._vocabulary.eos_token_ids:
+        grammar = sequence.grammar
+        if grammar is not None and grammar.is_broken:
+            return "error"
+        if token_id in self._vocabulary.eos_token_ids or (grammar is not None and grammar.is_complete):
             return "stop"
         if sequence.text.is_stopped:
             return "stop_string"
@@ -230,8 +371,11 @@ class EngineCore:
             params=first.params,
             seed=first.seed,
             arrival=(first.arrival[0], index),
+            room=self._room(first.num_prompt, first.params),
             images=first.images,
+            drafter=self._drafter(first.prompt_token_ids, []),
         )
+        sibling.grammar = first.grammar.copy() if first.grammar is not None else None
         self._requests[first.request_id].append(sibling)
         return sibling
 

@@ -13,7 +13,7 @@ import msgspec
 
 from mezzo.engine.config import EngineConfig, Vocabulary
 from mezzo.engine.sampling_params import SamplingParams
-from mezzo.engine.sequence import FinishReason
+from mezzo.engine.sequence import FinishReason, TokenScore
 
 HEADER = struct.Struct(">I")
 
@@ -45,13 +45,25 @@ class ImageInput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
-    """Generate `n` sequences from a prompt. `request_id` must not be in use."""
+    """Generate `n` sequences from a prompt. `request_id` must not be in use.
+
+    grammar      what the answer must be (`mezzo.engine.grammar`); None leaves it free
+    prediction_token_ids
+                 what the answer is expected to be; it changes nothing but the time that the answer takes
+    scored_from  position in the prompt, from 1 on: instead of an answer, how likely each of the prompt's tokens from
+                 there on is after those before it; `n` is 1 then and `max_tokens` 0
+    begun_with   the end of the prompt that is the beginning of the answer already
+    """
 
     request_id: str
     prompt_token_ids: list[int]
     params: SamplingParams
     n: int = 1
     images: tuple[ImageInput, ...] = ()
+    prediction_token_ids: list[int] = []
+    scored_from: int | None = None
+    grammar: str | None = None
+    begun_with: bytes = b""
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -95,6 +107,9 @@ class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
     """What a step added to one sequence. The last one carries a finish reason, and there is exactly one such.
 
     marker   a marker token of the vocabulary that the sequence produced after `text`
+    scores   of the request's tokens from `scored_from` on, with the last output
+    num_accepted, num_rejected
+             tokens of the request's prediction that this step tried, and that were the answer's or not
     `abort` stands for a sequence that was taken out on request, `error` for one without a valid next token.
     """
 
@@ -103,6 +118,9 @@ class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     num_tokens: int
     marker: int | None = None
+    num_accepted: int = 0
+    num_rejected: int = 0
+    scores: tuple[TokenScore, ...] = ()
     finish_reason: FinishReason | None = None
 
 
@@ -110,6 +128,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Gauges after a step, and counts since the engine started.
 
     num_requests      requests read from the server: what it sent beyond them was never seen
+    num_draft_tokens, num_accepted_tokens
+                      tokens that were guessed, and those that were right
     num_image_hits, num_image_misses
                       images of prompts whose embeddings were there already, and that were encoded
     """
@@ -123,6 +143,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int
     num_prompt_tokens: int
     num_completion_tokens: int
+    num_draft_tokens: int
+    num_accepted_tokens: int
     num_image_hits: int
     num_image_misses: int
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.scheduler import ScheduledEncoding, ScheduledSequence
+from mezzo.engine.sequence import Sequence, TokenScore
 from mezzo.model.attention import SequenceSpan, length_bucket, plan_attention
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.network import Network
 from mezzo.model.vision import Encoding, Vision
+
+
+class StepResult(NamedTuple):
+    """What a step computed.
+
+    logits     (rows, vocab_size) float32: for each of `complete`, in their order, one row for its next token and one
+               for the token after each of its draft's
+    complete   what the step catches up with
+    scores     of prompts that are scored: sequence, position and score of tokens
+    """
+
+    logits: Tensor
+    complete: list[ScheduledSequence]
+    scores: list[tuple[Sequence, int, TokenScore]]
 
 
 class Runner:
@@ -80,33 +97,38 @@ class Runner:
                 self._encodings[image.key] = encoding
 
     @torch.inference_mode()
-    def forward(self, scheduled: list[ScheduledSequence]) -> tuple[Tensor, list[ScheduledSequence]]:
-        """Compute the scheduled tokens. The images that they stand for must be encoded.
-
-        Returns logits (rows, vocab_size) float32 and, row by row, the sequences whose next token they predict:
-        those that the step catches up with.
-        """
+    def forward(self, scheduled: list[ScheduledSequence]) -> StepResult:
+        """Compute the scheduled tokens. The images that they stand for must be encoded."""
         device = self.decoder.device
-        spans = [_span(item) for item in scheduled]
-        order = sorted(range(len(spans)), key=lambda i: self._group_key(spans[i]))
-        scheduled, spans = [scheduled[i] for i in order], [spans[i] for i in order]
+        scheduled = sorted(scheduled, key=self._group_key)
 
+        spans: list[SequenceSpan] = []
         token_ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
+        scored: list[tuple[Sequence, int]] = []
+        scored_rows: list[int] = []
         complete: list[ScheduledSequence] = []
         image_rows: list[int] = []
         image_embeddings: list[Tensor] = []
-        for item, span in zip(scheduled, spans, strict=True):
-            end = span.num_context + span.num_new
-            for image in item.sequence.images_between(span.num_context, end):
+        for item in scheduled:
+            sequence, start = item.sequence, item.sequence.num_computed
+            end = start + item.num_new
+            for image in sequence.images_between(start, end):
                 rows_of_image, embeddings = self._visible(item, image, len(token_ids))
                 image_rows += rows_of_image
                 image_embeddings.append(embeddings)
-            token_ids += item.sequence.tokens_between(span.num_context, end)
-            positions += range(span.num_context, end)
+            if sequence.scored_from is not None:
+                for position in range(
+                    max(start + 1, sequence.scored_from), min(end + 1, sequence.num_prompt)
+                ):
+                    scored.append((sequence, position))
+                    scored_rows.append(len(token_ids) + position - 1 - start)
+            spans += self._spans(item)
+            token_ids += (*sequence.tokens_between(start, end), *item.draft.token_ids)
+            positions += range(start, end + len(item.draft))
             if item.completes:
-                rows.append(len(token_ids) - 1)
+                rows += range(len(token_ids) - len(item.draft) - 1, len(token_ids))
                 complete.append(item)
 
         plan = plan_attention(spans, self.cache, self.decoder.config, self.decoder.dtype, device)
@@ -115,11 +137,11 @@ class Runner:
             torch.tensor(positions, device=device),
             plan,
             self.cache,
-            torch.tensor(rows, dtype=torch.int64, device=device),
+            torch.tensor(rows + scored_rows, dtype=torch.int64, device=device),
             image_rows=torch.tensor(image_rows, device=device) if image_rows else None,
             image_embeddings=torch.cat(image_embeddings).float() if image_rows else None,
         )
-        return logits, complete
+        return StepResult(logits[: len(rows)], complete, _scores(logits[len(rows) :], scored))
 
     def copy_blocks(self, pairs: list[tuple[int, int]]) -> None:
         """Copy blocks of the cache, (source, target)."""
@@ -149,10 +171,32 @@ class Runner:
         pixels = np.frombuffer(image.pixels, dtype=np.uint8).reshape(image.height, image.width, 3)
         return torch.tensor(pixels, device=self.decoder.device)
 
-    def _group_key(self, span: SequenceSpan) -> tuple[bool, int]:
+    def _group_key(self, item: ScheduledSequence) -> tuple[bool, int]:
         """Single tokens first, by length, so that those which can share a group are neighbours."""
-        return (span.num_new > 1, length_bucket(span, self.cache.block_size))
+        num_new = item.num_new + len(item.draft)
+        span = SequenceSpan(item.sequence.block_table, item.sequence.num_computed, num_new)
+        return (num_new > 1, length_bucket(span, self.cache.block_size))
+
+    def _spans(self, item: ScheduledSequence) -> list[SequenceSpan]:
+        sequence = item.sequence
+        if not item.draft:
+            return [SequenceSpan(sequence.block_table, sequence.num_computed, item.num_new)]
+        num_new = item.num_new + len(item.draft)
+        span = SequenceSpan(sequence.block_table, sequence.num_computed, num_new, decodes=True)
+        return span.in_buckets(self.cache.block_size)
 
 
-def _span(item: ScheduledSequence) -> SequenceSpan:
-    return SequenceSpan(item.sequence.block_table, item.sequence.num_computed, item.num_new)
+def _scores(logits: Tensor, places: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, TokenScore]]:
+    """logits (places, vocab_size): rows of the tokens before those at `places`."""
+    if not places:
+        return []
+    token_ids = torch.tensor(
+        [sequence.tokens_between(at, at + 1) for sequence, at in places], device=logits.device
+    )
+    of_tokens = logits.gather(1, token_ids)[:, 0]
+    logprobs = (of_tokens - logits.logsumexp(-1)).tolist()
+    greedy = (of_tokens == logits.max(-1).values).tolist()
+    return [
+        (sequence, position, TokenScore(logprob, is_greedy))
+        for (sequence, position), logprob, is_greedy in zip(places, logprobs, greedy, strict=True)
+    ]

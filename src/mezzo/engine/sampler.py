@@ -10,7 +10,9 @@ import hashlib
 import math
 from collections.abc import Sequence as ListOf
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mezzo.engine.sequence import Sequence
@@ -41,6 +43,17 @@ def sample(logits: Tensor, sequences: ListOf[Sequence]) -> list[int | None]:
             uniform = uniform_for(sequence.seed, sequence.index, sequence.num_completion)
             token_ids[row] = draw(logits[row], sequence.params.temperature, sequence.params.top_p, uniform)
     return token_ids
+
+
+@torch.inference_mode()
+def forbid(logits: Tensor, allowed: ListOf[NDArray[np.bool_] | None]) -> None:
+    """Leave each row of `logits` (rows, vocab_size) only the tokens that it may take, in place.
+
+    allowed: for each row (vocab_size,), or None where all may be taken.
+    """
+    for row, mask in enumerate(allowed):
+        if mask is not None:
+            logits[row].masked_fill_(torch.from_numpy(~mask).to(logits.device), -torch.inf)
 
 
 def draw(logits: Tensor, temperature: float, top_p: float, uniform: float) -> int:

@@ -1,10 +1,10 @@
 """Who computes what in the next step. No tensors here; the runner sees only the `SchedulerOutput`.
 
-The rule: sequences that decode always take part, one token each. Prompts fill the rest of the step, first come
-first served, in chunks of `chunk` tokens, so that a long prompt delays running streams by one chunk per step.
-A sequence is admitted when its whole prompt and one more token fit in free blocks. When a running sequence needs a
-block and none is free, the sequence that arrived last gives its blocks back and is queued again, in its old
-place; its tokens are kept and computed again later. The oldest running sequence therefore always advances, and
+The rule: sequences that decode always take part, one token each and what they guess to come next. Prompts fill the
+rest of the step, first come first served, in chunks of `chunk` tokens, so that a long prompt delays running streams by
+one chunk per step. A sequence is admitted when its whole prompt and one more token fit in free blocks. When a running
+sequence needs a block and none is free, the sequence that arrived last gives its blocks back and is queued again, in
+its old place; its tokens are kept and computed again later. The oldest running sequence therefore always advances, and
 since no sequence may be longer than the whole cache, every sequence ends.
 
 A chunk that holds an image waits until the image is encoded. Encoding is scheduled like prompt tokens, out of the same
@@ -18,19 +18,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mezzo.engine.blocks import BlockPool
+from mezzo.engine.drafts import NO_DRAFT, Draft
 from mezzo.engine.images import ImageCache, SequenceImage
 from mezzo.engine.sequence import Sequence, Status
 
 
 @dataclass(frozen=True)
 class ScheduledSequence:
-    """`num_new` tokens of `sequence`, from position `num_computed` on, are computed in this step."""
+    """`num_new` tokens of `sequence`, from position `num_computed` on, are computed in this step, then a draft's.
+
+    What the draft's tokens leave in the cache is overwritten, unless they are accepted.
+    """
 
     sequence: Sequence
     num_new: int
+    draft: Draft = NO_DRAFT
 
     @property
     def completes(self) -> bool:
@@ -63,12 +68,19 @@ class Scheduler:
     """The waiting queue, the running batch, and the choice between them."""
 
     def __init__(
-        self, pool: BlockPool, *, max_num_seqs: int, max_step_tokens: int, max_image_tokens: int = 0
+        self,
+        pool: BlockPool,
+        *,
+        max_num_seqs: int,
+        max_step_tokens: int,
+        max_image_tokens: int = 0,
+        max_draft_tokens: int = 0,
     ) -> None:
         self.pool = pool
         self.image_cache = ImageCache(max_image_tokens)
         self.max_num_seqs = max_num_seqs
         self.chunk = max_step_tokens
+        self.max_draft_tokens = max_draft_tokens
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of arrival
         self.num_preemptions = 0
@@ -104,6 +116,8 @@ class Scheduler:
                 output.scheduled.append(ScheduledSequence(sequence, 1))
         # A sequence may have been preempted by a later look at an older one; running is in order of arrival, so
         # only sequences after the one that needed room are ever preempted, and none of them is scheduled yet.
+        if self.max_draft_tokens:
+            output.scheduled = [replace(item, draft=self._draft(item.sequence)) for item in output.scheduled]
         budget: float = self.chunk
         for sequence in self._prefills():
             num_new = self._next_chunk(sequence)
@@ -116,7 +130,7 @@ class Scheduler:
         return output
 
     def advance(self, item: ScheduledSequence) -> None:
-        """Note that a step has computed `item`."""
+        """Note that a step has computed `item`, its draft left out."""
         sequence = item.sequence
         sequence.num_computed += item.num_new
         for image in [image for image in sequence.held_images if image.end <= sequence.num_computed]:
@@ -226,6 +240,14 @@ class Scheduler:
             if victim is sequence:
                 return False
         return True
+
+    def _draft(self, sequence: Sequence) -> Draft:
+        """Let a decoding sequence guess, as far as blocks are free: nobody gives up blocks for a guess."""
+        draft = sequence.draft(self.max_draft_tokens // len(self.running), len(self.running))
+        missing = self.pool.blocks_for(sequence.num_tokens + len(draft)) - len(sequence.block_table)
+        if missing > 0 and self.pool.can_allocate(missing):
+            sequence.block_table += self.pool.allocate(missing)
+        return draft.cut(len(sequence.block_table) * self.pool.block_size - sequence.num_tokens)
 
     def _start(self, sequence: Sequence) -> None:
         sequence.status = Status.RUNNING

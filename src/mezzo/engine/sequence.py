@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections import Counter
 from typing import Literal
 
+import msgspec
+
+from mezzo.engine.drafts import NO_DRAFT, Draft, Drafter
+from mezzo.engine.grammar import GrammarState
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.text import TextStream
 
 FinishReason = Literal["stop", "stop_string", "length", "model_length", "error", "abort"]
 """`stop`: the model ended its answer; `stop_string`: a string of the request did, wherever it stood."""
+
+
+class TokenScore(msgspec.Struct, frozen=True, array_like=True):
+    """How likely a token was where it stood.
+
+    logprob     natural logarithm of its probability, without temperature
+    is_greedy   whether none was likelier
+    """
+
+    logprob: float
+    is_greedy: bool
 
 
 class Status(enum.Enum):
@@ -32,6 +48,11 @@ class Sequence:
     arrival        number of the request, then index of the choice: the order of service
     num_siblings   further choices that will fork from this one when its prompt is computed
     images         of the prompt, in its order
+    room           tokens that may still come: up to the request's limit or the end of the context
+    drafter        guesses what comes next, None where nothing is guessed
+    scored_from    position of the first prompt token whose probability is wanted, and nothing else is; None for answers
+    scores         of prompt tokens, by their position
+    grammar        where the answer stands in what it must be, None where it is free
     held_images    those whose embeddings are kept for the chunk that the sequence is at
     """
 
@@ -45,7 +66,10 @@ class Sequence:
         seed: int,
         arrival: tuple[int, int],
         num_siblings: int = 0,
+        room: int = sys.maxsize,
         images: tuple[SequenceImage, ...] = (),
+        drafter: Drafter | None = None,
+        scored_from: int | None = None,
     ) -> None:
         self.request_id = request_id
         self.index = index
@@ -53,7 +77,12 @@ class Sequence:
         self.seed = seed
         self.arrival = arrival
         self.num_siblings = num_siblings
+        self.room = room
         self.images = images
+        self.drafter = drafter
+        self.scored_from = scored_from
+        self.scores: dict[int, TokenScore] = {}
+        self.grammar: GrammarState | None = None
         self.held_images: list[SequenceImage] = []
         self.text = TextStream(params.stop)
         self.status = Status.WAITING
@@ -89,10 +118,20 @@ class Sequence:
         """Return the images that have tokens in positions start to end."""
         return [image for image in self.images if image.overlaps(start, end)]
 
+    def draft(self, most: int, num_running: int) -> Draft:
+        """Return a guess of what comes next, of at most so many tokens; the last token is always left to be sampled."""
+        if self.drafter is None:
+            return NO_DRAFT
+        draft = self.drafter.propose(min(most, self.room - 1), num_running)
+        return draft if self.grammar is None else draft.cut(self.grammar.num_valid(draft.token_ids))
+
     def append(self, token_id: int) -> None:
         """Add a token that was sampled."""
         self._token_ids.append(token_id)
+        self.room -= 1
         self._completion_counts[token_id] += 1
+        if self.grammar is not None:
+            self.grammar.take([token_id])
 
     def __repr__(self) -> str:
         return f"Sequence({self.request_id}[{self.index}], {self.num_computed}/{self.num_tokens}, {self.status.name})"

@@ -33,6 +33,7 @@ from mezzo.engine.messages import (
 )
 
 _WARM_UP_PROMPT = 32
+_COMPILING_LOOK_S = 0.005  # between looks at grammars that compile, where there is nothing else to do
 
 if TYPE_CHECKING:
     from mezzo.engine.core import EngineCore
@@ -56,14 +57,14 @@ class Connection:
         except OSError as error:
             raise ServerGone from error
 
-    def receive(self, *, wait: bool) -> Iterator[ToEngine]:
-        """Yield the messages that have arrived; with `wait`, at least one. Raises: ServerGone."""
+    def receive(self, timeout_s: float | None) -> Iterator[ToEngine]:
+        """Yield the messages that have arrived; wait so long for the first one, None for ever. Raises: ServerGone."""
         while True:
             found = False
             while (payload := self._take_frame()) is not None:
                 found = True
                 yield decode_to_engine(payload)
-            if found or not self._read(wait=wait):
+            if found or not self._read(timeout_s):
                 return
 
     def _take_frame(self) -> bytes | None:
@@ -76,9 +77,9 @@ class Connection:
         del self._buffer[:end]
         return payload
 
-    def _read(self, *, wait: bool) -> bool:
-        """Read what is there into the buffer; False if nothing is and `wait` is off."""
-        if not wait and not select.select([self._socket], [], [], 0)[0]:
+    def _read(self, timeout_s: float | None) -> bool:
+        """Read what is there into the buffer; False if nothing came in time."""
+        if timeout_s is not None and not select.select([self._socket], [], [], timeout_s)[0]:
             return False
         try:
             data = self._socket.recv(1 << 20)
@@ -92,7 +93,7 @@ class Connection:
 
 def serve(connection: Connection) -> None:
     """Load, then step until told to stop. Raises: ServerGone."""
-    start = next(iter(connection.receive(wait=True)))
+    start = next(iter(connection.receive(None)))
     if not isinstance(start, Start):
         raise TypeError(f"the first message must be start, not {type(start).__name__}")
 
@@ -126,12 +127,19 @@ def serve(connection: Connection) -> None:
     )
     while True:
         early: list[SequenceOutput] = []
-        for message in connection.receive(wait=not core.has_work):
+        for message in connection.receive(_patience_s(core)):
             if isinstance(message, Stop):
                 return
             early += _handle(core, message)
         outputs = early + core.step()
         connection.send(StepDone(outputs, core.stats))
+
+
+def _patience_s(core: EngineCore) -> float | None:
+    """Return how long to wait for a message: for ever where nothing else can bring work."""
+    if core.has_work:
+        return 0
+    return _COMPILING_LOOK_S if core.is_compiling else None
 
 
 def _handle(core: EngineCore, message: ToEngine) -> list[SequenceOutput]:

@@ -22,11 +22,29 @@ _KEYS_AT_A_TIME = 512
 
 @dataclass(frozen=True)
 class SequenceSpan:
-    """The tokens of one sequence that a step computes, `num_new` of them after `num_context` in the cache."""
+    """The tokens of one sequence that a step computes, `num_new` of them after `num_context` in the cache.
+
+    decodes   the tokens are answers and guesses of what follows: each is to be computed as if it were alone
+    """
 
     block_table: list[int]
     num_context: int
     num_new: int
+    decodes: bool = False
+
+    def in_buckets(self, block_size: int) -> list[SequenceSpan]:
+        """Divide the span where its tokens read numbers of keys that round differently."""
+        spans: list[SequenceSpan] = []
+        start, end = self.num_context, self.num_context + self.num_new
+        while start < end:
+            num_blocks = start // block_size + 1
+            bucket_end = _blocks_that_do_not_tell(num_blocks, block_size) * block_size
+            if num_blocks * block_size > _KEYS_AT_A_TIME:
+                bucket_end = end
+            last = min(end, bucket_end)
+            spans.append(SequenceSpan(self.block_table, start, last - start, self.decodes))
+            start = last
+        return spans
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ def _plan_group(
         return SpanGroup(start, 1, num_new, gather_index=None, mask=None)
 
     num_blocks = -(-max(lengths) // cache.block_size)
-    if num_new == 1 and dtype is torch.float32 and device.type == "cpu":
+    if (num_new == 1 or spans[0].decodes) and dtype is torch.float32 and device.type == "cpu":
         num_blocks = _blocks_that_do_not_tell(num_blocks, cache.block_size)
     # Short tables are padded with block 0: its numbers are finite and the mask hides them.
     tables = [(span.block_table + [0] * num_blocks)[:num_blocks] for span in spans]

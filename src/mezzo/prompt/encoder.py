@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from mezzo.prompt.answer_grammar import AnswerGrammar
 from mezzo.prompt.media.images import ImageProcessor, PreparedImage
 from mezzo.prompt.output import OutputParser
 from mezzo.prompt.parts import Attachments
@@ -69,6 +70,15 @@ class PromptEncoder(Protocol):
 
         Blocking and, with images, slow: call it off the event loop then.
         Raises: DomainError for what this checkpoint's format cannot show.
+        """
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Return the tokens of an answer's text, from its beginning, or of what goes on from a prefix."""
+
+    def answer_grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
+        """Return what binds the answer to a request whose features were checked; None where it may be any text.
+
+        Raises: InvalidArguments for a schema that is none.
         """
 
     def output_parser(self, request: ChatCompletionRequest | None = None) -> OutputParser:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mezzo.prompt.content import where_is
+from mezzo.prompt.json_schema import MAX_SCHEMA_NODES
 from mezzo.prompt.validate import check_function_name
 from mezzo.protocol.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatCompletionRequest
 from mezzo.protocol.content import TextChunk
 from mezzo.protocol.errors import DomainError, FeatureNotEnabled, InvalidArguments, InvalidTools
-from mezzo.protocol.tools import AnyTool, Tool
+from mezzo.protocol.tools import AnyTool, NamedToolChoice, Tool
 
 MAX_TOOLS = 128
-MAX_SCHEMA_NODES = 10_000
 
 # No capability of a model's card: whether the server reads documents.
 DOCUMENTS = "documents"
@@ -114,11 +114,22 @@ def _check_chunk(kind: str, what: str, role: str, capabilities: frozenset[str]) 
 
 def _check_response_format(request: ChatCompletionRequest, _: frozenset[str]) -> None:
     response_format = request.response_format
-    if response_format.type != "text":
-        raise _unsupported(f"response_format {response_format.type}", param="response_format")
-    if response_format.json_schema is not None:
+    if response_format.type != "json_schema" and response_format.json_schema is not None:
         raise InvalidArguments(
             "response_format.json_schema needs response_format.type json_schema", param="response_format"
+        )
+
+
+def _check_tool_choice(request: ChatCompletionRequest, _: frozenset[str]) -> None:
+    choice = request.tool_choice
+    if choice in ("auto", "none"):
+        return
+    names = [tool.function.name for tool in request.tools or () if isinstance(tool, Tool)]
+    if not names:
+        raise InvalidArguments("tool_choice asks for a call, and there are no tools", param="tool_choice")
+    if isinstance(choice, NamedToolChoice) and choice.function.name not in names:
+        raise InvalidArguments(
+            f"tool_choice names {choice.function.name}, which is none of the tools", param="tool_choice"
         )
 
 
@@ -136,9 +147,6 @@ def _check_tools(request: ChatCompletionRequest, capabilities: frozenset[str]) -
         return
     if "function_calling" not in capabilities:
         raise FeatureNotEnabled("Function calling", param="tools")
-    for index, tool in enumerate(tools):
-        if isinstance(tool, Tool) and tool.function.strict:
-            raise _unsupported(f"tools[{index}].function.strict", param="tools")
 
 
 def _check_schema_sizes(tools: Sequence[AnyTool]) -> None:
@@ -174,15 +182,14 @@ def _check_tool_schema(schema: dict[str, Any]) -> None:
         raise InvalidArguments("Invalid tool schema: it is nested too deeply", param="tools") from None
 
 
-def _check_parallel_tool_calls(request: ChatCompletionRequest, _: frozenset[str]) -> None:
-    can_call = bool(request.tools) and request.tool_choice != "none"
-    if can_call and not request.parallel_tool_calls:
-        raise _unsupported("parallel_tool_calls false", param="parallel_tool_calls")
-
-
 def _check_reasoning_effort(request: ChatCompletionRequest, capabilities: frozenset[str]) -> None:
     if request.reasoning_effort is not None and "reasoning" not in capabilities:
         raise FeatureNotEnabled("reasoning_effort", param="reasoning_effort")
+
+
+def _check_prompt_mode(request: ChatCompletionRequest, capabilities: frozenset[str]) -> None:
+    if request.prompt_mode is not None and "reasoning" not in capabilities:
+        raise FeatureNotEnabled("prompt_mode", param="prompt_mode")
 
 
 def check_reasoning_effort(effort: str | None, supported: Sequence[str]) -> None:
@@ -201,8 +208,8 @@ def check_reasoning_effort(effort: str | None, supported: Sequence[str]) -> None
 
 
 def _check_prediction(request: ChatCompletionRequest, _: frozenset[str]) -> None:
-    if request.prediction.content:
-        raise _unsupported("prediction", param="prediction")
+    if request.prediction.content and request.num_choices > 1:
+        raise InvalidArguments("prediction is not supported with n greater than 1", param="prediction")
 
 
 FIELDS: tuple[FieldSupport, ...] = (
@@ -233,21 +240,26 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport("random_seed", "honoured", "Same seed, same request, same weights: same answer."),
     FieldSupport("metadata", "no effect", "Accepted, as the reference does: it never changes the answer."),
     FieldSupport(
-        "response_format", "in part", 'Only `{"type": "text"}`; JSON is refused.', _check_response_format
+        "response_format",
+        "honoured",
+        "`json_object` and `json_schema` bind the answer: one that ends with `stop` parses and fits the schema, "
+        "whatever `strict` says. Keywords that no grammar can hold (`not`, an overlapping `oneOf`, ...) are refused by "
+        "name; of `format`, only the common ones are held, as JSON Schema lets one.",
+        _check_response_format,
     ),
     FieldSupport(
         "tools",
         "in part",
         f"At most {MAX_TOOLS} functions, whose `parameters` are a JSON Schema of draft 7, of "
-        f"{MAX_SCHEMA_NODES:,} parts in all; functions that could be "
-        "called need a model with function calling, and `strict: false`. The hosted tools are refused.",
+        f"{MAX_SCHEMA_NODES:,} parts in all. Arguments of calls fit them; where no grammar can hold them, arguments "
+        "are any object, and with `strict: true` the request is refused. The hosted tools are refused.",
         _check_tools,
     ),
     FieldSupport(
         "tool_choice",
-        "in part",
-        "`auto`, and `none`, which leaves the tools out of the prompt; a choice that forces a call is refused.",
-        _only("tool_choice", "auto", "none"),
+        "honoured",
+        "`none` leaves the tools out of the prompt. With `any`, `required` and a function's name the answer is a call.",
+        _check_tool_choice,
     ),
     FieldSupport("presence_penalty", "honoured", "Default: 0."),
     FieldSupport("frequency_penalty", "honoured", "Default: 0."),
@@ -263,20 +275,28 @@ FIELDS: tuple[FieldSupport, ...] = (
     FieldSupport("prompt_logprobs", "refused", "Only null or false.", _only("prompt_logprobs", None, False)),
     FieldSupport("top_prompt_logprobs", "refused", "Only null or 0.", _only("top_prompt_logprobs", None, 0)),
     FieldSupport("n", "honoured", f"Default: 1; at most {MAX_CHOICES}. The prompt is counted once."),
-    FieldSupport("prediction", "refused", "Only an empty `content`, which means off.", _check_prediction),
     FieldSupport(
-        "parallel_tool_calls",
-        "in part",
-        "`true`; `false` only where there are no tools to call.",
-        _check_parallel_tool_calls,
+        "prediction",
+        "honoured",
+        "What the answer is expected to be: tokens of it that hold cost one step together. The answer is the same "
+        "with and without. `usage.completion_tokens_details` counts tokens that were tried and held, or did not. Not "
+        "with `n` above 1; an empty `content` means off.",
+        _check_prediction,
     ),
+    FieldSupport("parallel_tool_calls", "honoured", "`false`: one call at most."),
     FieldSupport(
         "reasoning_effort",
         "in part",
         "Null, or one of the values that the model was trained on; none for models without adjustable reasoning.",
         _check_reasoning_effort,
     ),
-    FieldSupport("prompt_mode", "refused", "Only null.", _only("prompt_mode", None, feature="prompt_mode")),
+    FieldSupport(
+        "prompt_mode",
+        "in part",
+        "Null; `reasoning` for models that reason and whose checkpoint brings the system prompt that makes them "
+        "(`SYSTEM_PROMPT.txt`): it is put before the conversation.",
+        _check_prompt_mode,
+    ),
     FieldSupport("guardrails", "refused", "Only null or `[]`.", _only("guardrails", None, [])),
     FieldSupport("prompt_cache_key", "no effect", "Accepted: a hint for caches, and nothing to steer here."),
     FieldSupport("service_tier", "honoured", "Every request is served as `standard`; the answer says so."),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mezzo.prompt.content import content_parts, where_is
+from mezzo.prompt.instructions import CALL_TAG, END_CALL_TAG
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments, ImagePart, TextPart
-from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.protocol.errors import InvalidArguments
 from mezzo.protocol.messages import AssistantMessage, Message, ToolMessage
 
@@ -23,19 +23,20 @@ def conversation(
     messages: Sequence[Message],
     attachments: Attachments = NO_ATTACHMENTS,
     *,
-    safe_prompt: bool,
+    instructions: Sequence[str] = (),
     renders_tool_calls: bool,
 ) -> list[dict[str, Any]]:
     """Return messages as dicts with `role` and `content`, in order.
 
-    Neighbours of the same role are merged, except tool results. Calls of the assistant stand in `tool_calls` for a
-    template that renders them, else in the text as JSON between `<tool_call>` tags: never dropped.
+    `instructions` are system messages in front. Neighbours of the same role are merged, except tool results. Calls of
+    the assistant stand in `tool_calls` for a template that renders them, else in the text as JSON between
+    `<tool_call>` tags: never dropped.
     Expects messages that passed `validate_messages` and `check_features`.
     Raises: InvalidArguments for an image, or a reasoning trace, where templates have no place for it.
     """
     result: list[dict[str, Any]] = []
-    if safe_prompt:
-        result.append({"role": "system", "content": SAFETY_PROMPT})
+    if instructions:
+        result.append({"role": "system", "content": _SEPARATOR.join(instructions)})
     for position, message in enumerate(messages):
         entry: dict[str, Any] = {"role": message.role, "content": _content(message, position, attachments)}
         if isinstance(message, AssistantMessage) and message.tool_calls:
@@ -84,7 +85,7 @@ def _call(call_id: str | None, name: str, arguments: str | dict[str, Any]) -> di
 
 def _calls_as_text(calls: list[dict[str, Any]]) -> str:
     listed = [call["function"] for call in calls]
-    return f"<tool_call>{json.dumps(listed, ensure_ascii=False)}</tool_call>"
+    return f"{CALL_TAG}{json.dumps(listed, ensure_ascii=False)}{END_CALL_TAG}"
 
 
 def _can_merge(last: dict[str, Any], entry: dict[str, Any]) -> bool:

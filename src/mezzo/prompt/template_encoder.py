@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mezzo.prompt import instructions
+from mezzo.prompt.answer_grammar import AnswerFormat, AnswerGrammar
 from mezzo.prompt.encoder import EncodedPrompt
 from mezzo.prompt.features import check_reasoning_effort
 from mezzo.prompt.image_tokens import ImageTokens, WrongImageCount
@@ -13,11 +15,14 @@ from mezzo.prompt.media.images import ImageProcessor, UnsupportedImages
 from mezzo.prompt.normalize import conversation
 from mezzo.prompt.output import OutputParser, PlainParser
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
+from mezzo.prompt.tagged_output import TaggedParser
 from mezzo.prompt.template import ChatTemplate, TemplateRefusal
 from mezzo.prompt.tokenizer import TextTokenizer, UnsupportedTokenizer, read_json
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import FeatureNotEnabled, InvalidArguments
 from mezzo.protocol.messages import AssistantMessage
+
+_ANSWER_FORMAT = AnswerFormat(calls="tagged")
 
 
 class TemplateEncoder:
@@ -67,9 +72,9 @@ class TemplateEncoder:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """`vision` where the checkpoint says how images are read and which token stands for them."""
+        """`vision` where the checkpoint says how images are read and which token stands for them; calls in any case."""
         has_vision = self.image_processor is not None and self.image_tokens is not None
-        return frozenset({"vision"}) if has_vision else frozenset()
+        return frozenset({"function_calling"} | ({"vision"} if has_vision else set()))
 
     @property
     def reasoning_efforts(self) -> tuple[str, ...]:
@@ -80,9 +85,18 @@ class TemplateEncoder:
         """Return the bytes of every id, empty for control tokens."""
         return self.tokenizer.token_bytes()
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Return the tokens of a text as the model would write it after its turn has begun."""
+        return self.tokenizer.encode(text, is_beginning=False)
+
+    def answer_grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
+        """Return what the answer must be: calls stand in the text, between tags."""
+        return _ANSWER_FORMAT.grammar(request)
+
     def output_parser(self, request: ChatCompletionRequest | None = None) -> OutputParser:
-        """Return a parser that takes everything for text."""
-        return PlainParser()
+        """Return a parser that takes everything for text, and calls for calls where there may be some."""
+        may_call = request is not None and bool(request.tools) and request.tool_choice != "none"
+        return TaggedParser() if may_call else PlainParser()
 
     def encode(
         self, request: ChatCompletionRequest, attachments: Attachments = NO_ATTACHMENTS
@@ -94,12 +108,14 @@ class TemplateEncoder:
         """
         check_reasoning_effort(request.reasoning_effort, self.reasoning_efforts)
         last = request.messages[-1]
+        tools = instructions.tools(request)
         try:
             messages = conversation(
                 request.messages,
                 attachments,
-                safe_prompt=request.safe_prompt,
-                renders_tool_calls=self.template.renders_tool_calls,
+                instructions=[*instructions.safety(request), *tools, *instructions.response_format(request)],
+                # Calls are shown as new ones are to be written.
+                renders_tool_calls=self.template.renders_tool_calls and not tools,
             )
             token_ids = self.template.encode(
                 messages, continues_last=isinstance(last, AssistantMessage) and last.prefix

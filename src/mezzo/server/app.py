@@ -14,6 +14,7 @@ from mezzo.server.exchange import CORRELATION_HEADER, ExchangeMiddleware
 from mezzo.server.gateway import Gateway
 from mezzo.server.openapi import describe
 from mezzo.server.routes.chat import chat_routes
+from mezzo.server.routes.fim import fim_routes
 from mezzo.server.routes.health import health_routes
 from mezzo.server.routes.models import models_routes
 from mezzo.server.services import Services
@@ -55,6 +56,7 @@ def create_app(settings: Settings, services: Services) -> MezzoApp:
     )
     add_error_handlers(app)
     app.include_router(chat_routes(settings, gateway, services.verifier))
+    app.include_router(fim_routes(settings, gateway, services.verifier))
     app.include_router(models_routes(gateway, services.verifier))
     app.include_router(health_routes(gateway, services))
     return app

@@ -14,6 +14,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mezzo.backends.base import PredictionCounts
 from mezzo.kit.ids import new_correlation_id, new_request_id
 from mezzo.server.metrics import Metrics
 
@@ -56,6 +57,7 @@ class Exchange:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
+    prediction: PredictionCounts | None = None
     ttft_s: float | None = None
     outcome: Outcome | None = None
     prompt: Any = None
@@ -149,6 +151,11 @@ def _record(exchange: Exchange, route: str, outcome: Outcome) -> dict[str, Any]:
             "completion_tokens": exchange.num_completion_tokens,
             "cached_tokens": exchange.num_cached_tokens,
             "ttft_s": None if exchange.ttft_s is None else round(exchange.ttft_s, 6),
+        }
+    if exchange.prediction is not None:
+        record |= {
+            "accepted_prediction_tokens": exchange.prediction.num_accepted,
+            "rejected_prediction_tokens": exchange.prediction.num_rejected,
         }
     if exchange.prompt is not None:
         record |= {"prompt": exchange.prompt, "completion": exchange.completion}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -76,6 +76,13 @@ class Gateway:
                 _without_files(message.model_dump(mode="json")) for message in request.messages
             ]
         return self._run(generation, terms, exchange, caller)
+
+    def refuse_fim(self, caller: Caller, name: str, exchange: Exchange) -> NoReturn:
+        """Answer a request to fill in the middle, which no card of the catalog promises. Raises: ApiError."""
+        exchange.model = name[:MAX_LOGGED_NAME]
+        resolution = self._resolve(name, self._services.clock())
+        self._count(caller, resolution, exchange)
+        raise InvalidModel(name)
 
     def drain(self) -> None:
         """Admit nothing from now on; what runs goes on."""

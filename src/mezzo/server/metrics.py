@@ -122,6 +122,11 @@ class BackendCollector(Collector):
             "Images of prompts: whose encoding was there already (hit), and that were encoded (miss).",
             labels=["weights", "cache"],
         )
+        drafts = CounterMetricFamily(
+            "mezzo_draft_tokens",
+            "Guessed tokens that were checked, and whether they held.",
+            labels=["weights", "result"],
+        )
         for backend in self._router.backends:
             labels = [backend.info.name]
             ready.add_metric(labels, float(backend.is_ready))
@@ -132,9 +137,11 @@ class BackendCollector(Collector):
             used.add_metric(labels, stats.num_blocks - stats.num_free_blocks)
             preemptions.add_metric(labels, stats.num_preemptions)
             restarts.add_metric(labels, stats.num_restarts)
+            drafts.add_metric([*labels, "accepted"], stats.num_accepted_tokens)
+            drafts.add_metric([*labels, "rejected"], stats.num_draft_tokens - stats.num_accepted_tokens)
             images.add_metric([*labels, "hit"], stats.num_image_hits)
             images.add_metric([*labels, "miss"], stats.num_image_misses)
-        yield from (ready, waiting, running, blocks, used, preemptions, restarts, images)
+        yield from (ready, waiting, running, blocks, used, preemptions, restarts, drafts, images)
 
 
 def make_metrics(router: Router) -> Metrics:

@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from mezzo import __version__
 from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.protocol.response import ChatCompletionChunk, ChatCompletionResponse
 
@@ -104,6 +105,24 @@ CHAT_OPERATION: dict[str, Any] = {
     },
 }
 
+FIM_OPERATION: dict[str, Any] = {
+    "summary": "Fill in the middle: refused, no model of the catalog does",
+    "operation_id": "create_fim_completion",
+    "openapi_extra": {
+        **_SECURED,
+        "requestBody": {"required": True, "content": _json("FimCompletionRequest")},
+    },
+    "responses": {
+        400: _answer("The model does not fill in the middle, or is not known", "DomainError"),
+        **_UNAUTHORIZED,
+        404: _answer("The model is retired", "DomainError"),
+        408: _answer("The body did not arrive in time", "DomainError"),
+        413: _answer("The body is too large", "DomainError"),
+        422: _answer("The body does not fit the schema", "ValidationError"),
+        429: _answer("The key's rate limit is used up", "DomainError"),
+    },
+}
+
 MODELS_OPERATION: dict[str, Any] = {
     "summary": "List the models",
     "operation_id": "list_models",
@@ -156,7 +175,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    _, requests = models_json_schema([(ChatCompletionRequest, "validation")], ref_template=_REF + "{model}")
+    _, requests = models_json_schema(
+        [(ChatCompletionRequest, "validation"), (FimCompletionRequest, "validation")],
+        ref_template=_REF + "{model}",
+    )
     _, answers = msgspec.json.schema_components(
         [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList], ref_template=_REF + "{name}"
     )

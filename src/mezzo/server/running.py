@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
+from msgspec import UNSET, UnsetType
 
-from mezzo.backends.base import BackendFailed, ChoiceFinished, Generation, GenerationEvent
+from mezzo.backends.base import BackendFailed, ChoiceFinished, Generation, GenerationEvent, PredictionCounts
 from mezzo.prompt.output import text_of_pieces
-from mezzo.protocol.response import Usage
+from mezzo.protocol.response import CompletionTokensDetails, Usage
 from mezzo.server.exchange import Exchange, Outcome
 from mezzo.server.metrics import Metrics
 from mezzo.server.terms import ChatTerms
@@ -72,6 +73,7 @@ class RunningChat:
             prompt_tokens=self.exchange.num_prompt_tokens,
             completion_tokens=self.exchange.num_completion_tokens,
             cached_tokens=self.exchange.num_cached_tokens,
+            completion_tokens_details=_details(self.exchange.prediction),
         )
 
     @property
@@ -154,6 +156,7 @@ class RunningChat:
             choice.last_event_s = now_s
             exchange.num_completion_tokens += event.num_tokens
         exchange.num_cached_tokens = self._generation.num_cached_tokens
+        exchange.prediction = self._generation.prediction
         if self._keep_text:
             choice.texts.append(text_of_pieces(event.pieces))
         if isinstance(event, ChoiceFinished):
@@ -173,3 +176,11 @@ class RunningChat:
         if self._failure is not None or any(choice.finish_reason == "error" for choice in self._choices):
             return "failed"
         return "finished" if self.is_generated else "aborted"
+
+
+def _details(prediction: PredictionCounts | None) -> CompletionTokensDetails | UnsetType:
+    if prediction is None:
+        return UNSET
+    return CompletionTokensDetails(
+        accepted_prediction_tokens=prediction.num_accepted, rejected_prediction_tokens=prediction.num_rejected
+    )

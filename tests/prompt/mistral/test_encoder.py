@@ -322,6 +322,38 @@ class TestWhatAnEncoderSays:
             read.encode(request(messages=[user(), assistant([thinking("a")]), user()]))
 
 
+class TestPromptMode:
+    """What checkpoints bring to make themselves reason, as `prompt_mode` asks for it."""
+
+    PROMPT = "First draft your thinking:\n[THINK]Your thoughts.[/THINK]\nThen answer."
+
+    def encoder(self, folder: Path, version: str, prompt: str | None) -> MistralEncoder:
+        if prompt is not None:
+            (folder / "SYSTEM_PROMPT.txt").write_text(prompt)
+        return MistralEncoder.from_file(write_tekken(folder / "tekken.json", version))
+
+    def test_the_prompt_is_put_before_the_conversation(self, tmp_path: Path) -> None:
+        made = self.encoder(tmp_path, "v13", self.PROMPT)
+        asked = made.encode(request(messages=[user()], prompt_mode="reasoning"))
+        chunks = [text("First draft your thinking:\n"), thinking("Your thoughts."), text("\nThen answer.")]
+        assert asked.token_ids == made.encode(request(messages=[system(chunks), user()])).token_ids
+        assert asked.token_ids != made.encode(request(messages=[user()])).token_ids
+
+    def test_the_user_s_own_system_message_follows(self, tmp_path: Path) -> None:
+        made = self.encoder(tmp_path, "v13", "Think.")
+        asked = made.encode(request(messages=[system("Be brief."), user()], prompt_mode="reasoning"))
+        expected = made.encode(request(messages=[system("Think."), system("Be brief."), user()]))
+        assert asked.token_ids == expected.token_ids
+
+    @pytest.mark.parametrize(("version", "prompt"), [("v13", None), ("v13", ""), ("v11", "Think.")])
+    def test_without_it_the_mode_is_refused(self, tmp_path: Path, version: str, prompt: str | None) -> None:
+        with pytest.raises(FeatureNotEnabled, match="prompt_mode is not enabled for this model") as refused:
+            self.encoder(tmp_path, version, prompt).encode(
+                request(messages=[user()], prompt_mode="reasoning")
+            )
+        assert refused.value.param == "prompt_mode"
+
+
 class TestDamagedFiles:
     def test_not_a_tokenizer(self, tmp_path: Path) -> None:
         for name, content in (("tekken.json", "{"), ("tekken.json", "{}"), ("tokenizer.model.v3", "x")):

@@ -17,20 +17,25 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
+from mezzo.prompt.answer_grammar import AnswerFormat, AnswerGrammar
 from mezzo.prompt.content import ContentPart, ThinkingPart
 from mezzo.prompt.encoder import EncodedPrompt
 from mezzo.prompt.features import check_reasoning_effort
 from mezzo.prompt.image_tokens import ImageTokens
 from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.prompt.media.images import ImageProcessor, PreparedImage
+from mezzo.prompt.mistral.call_readers import ARGS, CALL_ID, TOOL_CALLS
 from mezzo.prompt.mistral.errors import translated
 from mezzo.prompt.mistral.messages import Format, PreparedChunk, Translation
-from mezzo.prompt.mistral.output import Markers, make_parser
+from mezzo.prompt.mistral.output import END_THINK, THINK, Markers, make_parser
 from mezzo.prompt.mistral.vocabulary import check_special_tokens, find_special_token, token_bytes
 from mezzo.prompt.output import OutputParser
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments, ImagePart, TextPart
 from mezzo.prompt.tokenizer import UnsupportedTokenizer
 from mezzo.protocol.chat import ChatCompletionRequest
+
+REASONING_PROMPT = "SYSTEM_PROMPT.txt"
+"""The file beside a tokenizer in which Mistral publishes the system prompt of its reasoning models."""
 
 
 class MistralEncoder:
@@ -40,9 +45,16 @@ class MistralEncoder:
     """
 
     def __init__(
-        self, tokenizer: MistralTokenizer[Any, Any, Any, Any, Any], image_processor: ImageProcessor | None
+        self,
+        tokenizer: MistralTokenizer[Any, Any, Any, Any, Any],
+        image_processor: ImageProcessor | None,
+        reasoning_prompt: str = "",
     ) -> None:
-        """`image_processor` stands in for the tokenizer's own; both or none read images."""
+        """Make one.
+
+        image_processor    stands in for the tokenizer's own; both or none read images
+        reasoning_prompt   the system prompt that makes the model reason, with `[THINK]` and `[/THINK]` spelled
+        """
         self._mistral = tokenizer
         self._instruct = cast(Any, tokenizer.instruct_tokenizer)
         self._tokenizer: Tekkenizer | SentencePieceTokenizer = self._instruct.tokenizer
@@ -54,7 +66,13 @@ class MistralEncoder:
             self._instruct.image_encoder = _PreparedImages(own.image_config, ids, self._image_tokens)
         self.eos_token_ids = frozenset({int(self._tokenizer.eos_id)})
         self._markers = _markers(self._tokenizer, self.version)
-        self._format = Format(in_role=self._parts_in_role(), prepare=self._prepare)
+        self._answer_format = _answer_format(self._markers)
+        self._format = Format(
+            in_role=self._parts_in_role(),
+            prepare=self._prepare,
+            reasoning_prompt=_parts_of_prompt(reasoning_prompt) if self._has_thinking else (),
+            shows_response_format=self._has_setting("json_schema"),
+        )
 
     @classmethod
     def from_file(cls, path: Path, *, image_limits: ImageLimits | None = None) -> MistralEncoder:
@@ -72,7 +90,12 @@ class MistralEncoder:
             ) from error
         check_special_tokens(tokenizer, path)
         config = getattr(tokenizer.instruct_tokenizer.image_encoder, "image_config", None)
-        return cls(tokenizer, None if config is None else _image_processor(config, image_limits))
+        prompt = path.with_name(REASONING_PROMPT)
+        return cls(
+            tokenizer,
+            None if config is None else _image_processor(config, image_limits),
+            prompt.read_text(encoding="utf-8") if prompt.is_file() else "",
+        )
 
     @property
     def version(self) -> TokenizerVersion:
@@ -113,6 +136,14 @@ class MistralEncoder:
         """Return the bytes of every id, empty for control tokens."""
         return token_bytes(self._tokenizer)
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Return the tokens of a text as the model would write it after the end of an instruction."""
+        return list(self._tokenizer.encode(text, bos=False, eos=False))
+
+    def answer_grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
+        """Return what the answer must be, in the form that this version's models write calls and traces in."""
+        return self._answer_format.grammar(request)
+
     def output_parser(self, request: ChatCompletionRequest | None = None) -> OutputParser:
         """Return a parser of this version's tool calls and traces."""
         return make_parser(self._markers, request)
@@ -134,6 +165,10 @@ class MistralEncoder:
         by_pixels = {id(image.pixels): image for image in translation.images}
         images = [by_pixels[id(pixels)] for pixels in encoded.images]
         return self._image_tokens.locate(encoded.tokens, images)
+
+    def _has_setting(self, name: str) -> bool:
+        """Whether prompts show this field of the request by themselves."""
+        return getattr(self._tokenizer.model_settings_builder, name, None) is not None
 
     @property
     def _has_thinking(self) -> bool:
@@ -197,3 +232,26 @@ def _markers(tokenizer: Tekkenizer | SentencePieceTokenizer, version: TokenizerV
         has_named_calls=version >= TokenizerVersion.v11,
         begins_with_space=isinstance(tokenizer, SentencePieceTokenizer),
     )
+
+
+def _answer_format(markers: Markers) -> AnswerFormat:
+    """Return how answers are written, as grammars name the control tokens."""
+    ids = {name: f"<[{token_id}]>" for token_id, name in markers.names.items()}
+    return AnswerFormat(
+        calls=None if TOOL_CALLS not in ids else "named" if markers.has_named_calls else "list",
+        tool_calls=ids.get(TOOL_CALLS),
+        args=ids.get(ARGS),
+        call_id=ids.get(CALL_ID),
+        think=ids.get(THINK),
+        end_think=ids.get(END_THINK),
+    )
+
+
+def _parts_of_prompt(text: str) -> tuple[TextPart | ThinkingPart, ...]:
+    """Divide a system prompt where it shows the model what a trace looks like."""
+    before, opened, rest = text.partition("[THINK]")
+    trace, closed, after = rest.partition("[/THINK]")
+    if not (opened and closed):
+        return (TextPart(text),) if text else ()
+    parts = (TextPart(before), ThinkingPart(trace, is_closed=True), TextPart(after))
+    return tuple(part for part in parts if part.text)

@@ -3,7 +3,8 @@
 Every field is accounted for:
 
     messages, tools, tool_choice, response_format, reasoning_effort   are translated: they are part of the prompt
-    safe_prompt             puts its system message in front
+    prompt_mode             puts the checkpoint's own system message for reasoning in front
+    safe_prompt             puts its system message in front; so does response_format where a format does not show it
     parallel_tool_calls     is passed on; no format shows it
     everything else         chooses how to sample, answer or bill, and is no part of any prompt. mistral_common would
                             even refuse some of it: it knows temperatures up to 1 only
@@ -40,10 +41,10 @@ from mistral_common.protocol.instruct.tool_calls import (
 )
 from pydantic import SkipValidation
 
+from mezzo.prompt import instructions
 from mezzo.prompt.content import ContentPart, ThinkingPart, content_parts, where_is
 from mezzo.prompt.media.images import PreparedImage
 from mezzo.prompt.parts import Attachments, ImagePart, TextPart
-from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.protocol import tools as wire_tools
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import FeatureNotEnabled, InvalidArguments
@@ -65,10 +66,14 @@ class Format:
 
     in_role    role -> kinds of part that its messages may hold
     prepare    decodes and resizes an image
+    reasoning_prompt  what a checkpoint brings for `prompt_mode`, as the content of a system message
+    shows_response_format  whether the format itself has a place for it; else a system message in front says it
     """
 
     in_role: Mapping[str, frozenset[type[ContentPart]]]
     prepare: Callable[[ImagePart], PreparedImage]
+    reasoning_prompt: tuple[TextPart | ThinkingPart, ...] = ()
+    shows_response_format: bool = False
 
     def check(self, part: ContentPart, role: str, where: str) -> None:
         """Raises: FeatureNotEnabled or InvalidArguments for a part that has no place in messages of this role."""
@@ -87,6 +92,7 @@ class Translation:
     def __init__(self, request: ChatCompletionRequest, form: Format, attachments: Attachments) -> None:
         """Read all content, decode all images. Raises: DomainError for what the format cannot show."""
         self._request = request
+        self._form = form
         self._contents = [
             _content(message, position, form, attachments)
             for position, message in enumerate(request.messages)
@@ -99,8 +105,14 @@ class Translation:
         """Return the request as mistral_common has it. Raises: what pydantic raises."""
         request = self._request
         messages: list[mistral.ChatMessage] = []
-        if request.safe_prompt:
-            messages.append(mistral.SystemMessage(content=SAFETY_PROMPT))
+        if request.prompt_mode is not None:
+            messages.append(
+                mistral.SystemMessage(content=[_chunk(part) for part in self._reasoning_prompt()])
+            )
+        before = instructions.safety(request)
+        if not self._form.shows_response_format:
+            before += instructions.response_format(request)
+        messages += [mistral.SystemMessage(content=text) for text in before]
         messages += [
             _message(message, content)
             for message, content in zip(request.messages, self._contents, strict=True)
@@ -115,6 +127,11 @@ class Translation:
             parallel_tool_calls=request.parallel_tool_calls,
             reasoning_effort=None if effort is None else ReasoningEffort(effort),
         )
+
+    def _reasoning_prompt(self) -> tuple[TextPart | ThinkingPart, ...]:
+        if not self._form.reasoning_prompt:
+            raise FeatureNotEnabled("prompt_mode", param="prompt_mode")
+        return self._form.reasoning_prompt
 
 
 _Content = list[TextPart | ThinkingPart | PreparedImage]

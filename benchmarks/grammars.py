@@ -1,0 +1,222 @@
+"""How many JSON Schemas can be followed, and what it costs: llguidance as mezzo uses it, and xgrammar.
+
+    python -m benchmarks.grammars CHECKPOINT SCHEMAS [--count 500] [--seed 1] [--library both]
+
+CHECKPOINT is a converted checkpoint, for its vocabulary. SCHEMAS is a folder of files, each a JSON object of `schema`
+and `tests`, a list of `{"valid": ..., "data": ...}`: the form of MaskBench, whose schemas come from public collections
+(https://github.com/guidance-ai/jsonschemabench). xgrammar is not needed by mezzo: install it to compare.
+
+For each schema: does it compile; are valid instances taken, and invalid ones not; the time to compile, and for each
+token of a valid instance the time to say which tokens may come next. Instances are written as `json.dumps` writes them.
+All on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from rich.progress import track
+
+from benchmarks.machine import this_machine
+from mezzo.engine.config import Vocabulary
+from mezzo.engine.grammar import GrammarError, Grammars
+from mezzo.prompt.json_schema import checked_schema, json_rule
+from mezzo.prompt.template_encoder import TemplateEncoder
+from mezzo.protocol.errors import InvalidArguments
+
+
+class Refused(Exception):
+    """The library does not take the schema."""
+
+
+class Matcher(Protocol):
+    """One text on its way through a schema."""
+
+    def mask(self) -> None:
+        """Compute which tokens may come next."""
+
+    def take(self, token_id: int) -> bool:
+        """Go on by a token; False where it may not come next."""
+
+
+class Library(Protocol):
+    def compile(self, schema: dict[str, Any]) -> Callable[[], Matcher]:
+        """Return what begins a text. Raises: Refused."""
+
+
+class Llguidance:
+    """The grammars of the engine."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._grammars = Grammars(vocabulary, len(vocabulary.token_bytes))
+        self._grammars.begin('start: "a"').result()
+
+    def compile(self, schema: dict[str, Any]) -> Callable[[], Matcher]:
+        try:
+            rule = json_rule(checked_schema(schema, "response_format"))
+            state = self._grammars.begin(f"start: {rule}").result()
+        except (InvalidArguments, GrammarError) as error:
+            raise Refused(str(error)) from error
+        vocab_size = len(self._vocabulary.token_bytes)
+
+        class Begun:
+            def __init__(self) -> None:
+                self._state = state.copy()
+
+            def mask(self) -> None:
+                self._allowed = self._state.mask(vocab_size)
+
+            def take(self, token_id: int) -> bool:
+                self._state.take([token_id])
+                return bool(self._allowed[token_id])
+
+        return Begun
+
+
+class Xgrammar:
+    """xgrammar with the same spaces around values, and the same freedom of properties."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        import xgrammar  # noqa: PLC0415 - only where it is to be compared
+
+        self._library = xgrammar
+        info = xgrammar.TokenizerInfo(
+            list(vocabulary.token_bytes), stop_token_ids=sorted(vocabulary.eos_token_ids)
+        )
+        self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+        self._bitmask = xgrammar.allocate_token_bitmask(1, len(vocabulary.token_bytes))
+
+    def compile(self, schema: dict[str, Any]) -> Callable[[], Matcher]:
+        try:
+            compiled = self._compiler.compile_json_schema(
+                json.dumps(schema), any_whitespace=False, separators=(", ", ": "), strict_mode=False
+            )
+        except Exception as error:  # its errors have no type of their own
+            raise Refused(str(error)) from error
+        library, bitmask = self._library, self._bitmask
+
+        class Begun:
+            def __init__(self) -> None:
+                self._matcher = library.GrammarMatcher(compiled)
+
+            def mask(self) -> None:
+                self._matcher.fill_next_token_bitmask(bitmask)
+
+            def take(self, token_id: int) -> bool:
+                return bool(self._matcher.accept_token(token_id))
+
+        return Begun
+
+
+class Figures(msgspec.Struct):
+    """Of one library. Times in milliseconds: median, 99th percentile, longest."""
+
+    name: str
+    schemas: int
+    compiled: int = 0
+    valid: int = 0
+    valid_taken: int = 0
+    invalid: int = 0
+    invalid_taken: int = 0
+    compile_ms: tuple[float, float, float] = (0, 0, 0)
+    mask_ms: tuple[float, float, float] = (0, 0, 0)
+
+
+class Record(msgspec.Struct):
+    machine: Any
+    seed: int
+    libraries: list[Figures]
+
+
+def measure(
+    name: str, library: Library, files: list[Path], encode: Callable[[str], list[int]], eos: int
+) -> Figures:
+    """Try all schemas."""
+    figures = Figures(name, len(files))
+    compile_s: list[float] = []
+    mask_s: list[float] = []
+    for file in track(files, name):
+        content = json.loads(file.read_text())
+        start = time.perf_counter()
+        try:
+            begin = library.compile(content["schema"])
+        except Refused:
+            continue
+        finally:
+            compile_s.append(time.perf_counter() - start)
+        figures.compiled += 1
+        for test in content["tests"]:
+            token_ids = [*encode(json.dumps(test["data"], ensure_ascii=False)), eos]
+            taken = _is_taken(begin(), token_ids, mask_s if test["valid"] else [])
+            if test["valid"]:
+                figures.valid += 1
+                figures.valid_taken += taken
+            else:
+                figures.invalid += 1
+                figures.invalid_taken += taken
+    figures.compile_ms, figures.mask_ms = _summary(compile_s), _summary(mask_s)
+    return figures
+
+
+def _is_taken(matcher: Matcher, token_ids: list[int], mask_s: list[float]) -> bool:
+    for token_id in token_ids:
+        start = time.perf_counter()
+        matcher.mask()
+        mask_s.append(time.perf_counter() - start)
+        if not matcher.take(token_id):
+            return False
+    return True
+
+
+def _summary(seconds: list[float]) -> tuple[float, float, float]:
+    ordered = sorted(seconds)
+    chosen = statistics.median(ordered), ordered[int(0.99 * (len(ordered) - 1))], ordered[-1]
+    return tuple(round(1e3 * each, 3) for each in chosen)  # type: ignore[return-value]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("schemas", type=Path)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--library", choices=["both", "llguidance"], default="both")
+    parser.add_argument("--out", type=Path, help="file for the record")
+    arguments = parser.parse_args()
+
+    encoder = TemplateEncoder.from_folder(arguments.checkpoint)
+    vocabulary = Vocabulary(token_bytes=encoder.token_bytes(), eos_token_ids=encoder.eos_token_ids)
+    files = sorted(arguments.schemas.glob("*.json"))
+    random.Random(arguments.seed).shuffle(files)
+    libraries: dict[str, Callable[[Vocabulary], Library]] = {"llguidance": Llguidance}
+    if arguments.library == "both":
+        libraries["xgrammar"] = Xgrammar
+    record = Record(
+        msgspec.to_builtins(this_machine()),
+        arguments.seed,
+        [
+            measure(
+                name, make(vocabulary), files[: arguments.count], encoder.tokenizer.encode,
+                min(vocabulary.eos_token_ids),
+            )
+            for name, make in libraries.items()
+        ],
+    )  # fmt: skip
+    print(msgspec.json.format(msgspec.json.encode(record)).decode())
+    if arguments.out is not None:
+        arguments.out.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Answers that must follow a grammar: compiled once, and in each step a mask of the tokens that may come next.
+
+A grammar is llguidance's text (docs/decisions/0018-grammars.md). It knows bytes, not models: a token may be taken if
+its bytes continue a text of the grammar, and the end tokens may where the text is whole. Control tokens are what the
+grammar calls `<[id]>`, and may be taken nowhere else.
+
+Grammars come from requests, so nothing here is done in the step's own time that could take long: they are compiled on
+a thread, and masks are computed while the model computes the logits that they will be laid over. What a grammar may
+cost is bounded by `LIMITS`; one that passes them ends its sequence with `error`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from numpy.typing import NDArray
+
+from mezzo.engine.config import Vocabulary
+
+# The most expensive grammars that benchmarks/grammars.py knows compile in 0.3 s of one core within these limits; with
+# the library's own, which let no schema more through, in 1.5 s.
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=50_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=25_000,  # 1 to 2 kB each
+    max_grammar_size=100_000,
+    verbose_errors=False,  # the long ones show the parser's insides
+)
+_KEPT = 32  # compiled grammars
+# Where only one text can follow, any split of it into tokens may: which is usual is the model's to know.
+_PLACE = re.compile(r"^at \d+\(\d+\): ")  # of an error, in a text that whoever wrote the schema never saw
+_PREAMBLE = '%llguidance {"no_forcing": true}\n'
+
+
+class GrammarError(ValueError):
+    """A grammar that cannot be compiled, or is too complex. The message is for whoever wrote the schema."""
+
+
+def check_grammar(grammar: str, begun_with: bytes = b"") -> None:
+    """Compile a grammar for no vocabulary in particular, and see whether a text may begin with `begun_with`.
+
+    Blocking, up to a second or so for the worst; the interpreter is free for others meanwhile.
+    Raises: GrammarError.
+    """
+    matcher = LLMatcher(_byte_tokenizer(), _PREAMBLE + grammar, log_level=0, limits=LIMITS)
+    _raise_on_error(matcher)
+    if begun_with and matcher.try_consume_tokens(list(begun_with)) < len(begun_with):
+        raise GrammarError("what the answer begins with does not fit")
+
+
+class Grammars:
+    """All grammars of an engine: compiles them on a thread, and keeps the latest."""
+
+    def __init__(self, vocabulary: Vocabulary, vocab_size: int) -> None:
+        """vocab_size: rows of the model's head, which may be more than the tokenizer has tokens."""
+        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="grammar")
+        self._compiled: OrderedDict[bytes, Future[LLMatcher]] = OrderedDict()
+
+    def begin(self, grammar: str, begun_with: bytes = b"") -> Future[GrammarState]:
+        """Compile `grammar`, or find it compiled; the result is the state after `begun_with`.
+
+        The future's error is a GrammarError where the grammar is none.
+        """
+        key = hashlib.sha256(grammar.encode()).digest()
+        compiled = self._compiled.pop(key, None) or self._threads.submit(self._compile, grammar)
+        self._compiled[key] = compiled
+        while len(self._compiled) > _KEPT:
+            self._compiled.popitem(last=False)
+        begun: Future[GrammarState] = Future()
+        compiled.add_done_callback(
+            lambda done: _settle(begun, lambda: self._state(done.result(), begun_with))
+        )
+        return begun
+
+    def start_masks(
+        self, states: Sequence[tuple[GrammarState, Sequence[int]]]
+    ) -> Future[list[list[NDArray[np.bool_]]]]:
+        """Compute on a thread which tokens may come next: for each state, now and after each token of its draft.
+
+        Arrays are (vocab_size,).
+        """
+        return self._threads.submit(
+            lambda: [state.masks(self._vocab_size, token_ids) for state, token_ids in states]
+        )
+
+    def close(self) -> None:
+        """End the threads; what they have begun is finished first."""
+        self._threads.shutdown(cancel_futures=True)
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        return _tokenizer(list(self._vocabulary.token_bytes), sorted(self._vocabulary.eos_token_ids))
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, _PREAMBLE + grammar, log_level=0, limits=LIMITS)
+        _raise_on_error(matcher)
+        matcher.compute_bitmask()  # the first look at a state is the long one, and its result is kept
+        return matcher
+
+    def _state(self, compiled: LLMatcher, begun_with: bytes) -> GrammarState:
+        state = GrammarState(compiled.deep_copy())
+        if begun_with:
+            state.take(self._tokenizer.tokenize_bytes(begun_with))
+        return state
+
+
+class GrammarState:
+    """How far one sequence has come in its grammar."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the grammar became too complex on the way; nothing may come next then."""
+        return bool(self._matcher.is_error())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text is whole and cannot go on."""
+        return bool(self._matcher.is_stopped()) and not self.is_broken
+
+    def copy(self) -> GrammarState:
+        """Return the same state for a sibling."""
+        return GrammarState(self._matcher.deep_copy())
+
+    def num_valid(self, token_ids: Sequence[int]) -> int:
+        """Return how many of these tokens, from the first on, may come next one after the other."""
+        return int(self._matcher.validate_tokens(list(token_ids)))
+
+    def masks(self, vocab_size: int, token_ids: Sequence[int]) -> list[NDArray[np.bool_]]:
+        """Return what `mask` does, now and after each of these tokens, which must be valid."""
+        masks = [self.mask(vocab_size)]
+        if token_ids:
+            ahead = self.copy()
+            for token_id in token_ids:
+                ahead.take([token_id])
+                masks.append(ahead.mask(vocab_size))
+        return masks
+
+    def take(self, token_ids: list[int]) -> None:
+        """Go on by tokens that the mask allowed."""
+        self._matcher.consume_tokens(token_ids)
+
+    def mask(self, vocab_size: int) -> NDArray[np.bool_]:
+        """Return (vocab_size,): which tokens may come next. None may once the state is broken."""
+        allowed = np.zeros(vocab_size, np.bool_)
+        if not self.is_broken:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+            known = np.unpackbits(bits, bitorder="little")[:vocab_size]
+            allowed[: len(known)] = known
+        return allowed if not self.is_broken else np.zeros(vocab_size, np.bool_)
+
+
+class _Tokens:
+    """What llguidance asks of a tokenizer."""
+
+    bos_token_id = None
+
+    def __init__(self, tokens: list[bytes], eos_token_id: int) -> None:
+        self.eos_token_id = eos_token_id
+        self.special_token_ids = [token_id for token_id, token in enumerate(tokens) if not token]
+        self.tokens = [token or f"<|{token_id}|>".encode() for token_id, token in enumerate(tokens)]
+        self._id_of = {token: token_id for token_id, token in reversed(list(enumerate(tokens))) if token}
+        self._longest = max(map(len, self._id_of))
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Split into the longest tokens, from left to right."""
+        token_ids, start = [], 0
+        while start < len(text):
+            for end in range(min(len(text), start + self._longest), start, -1):
+                if (token_id := self._id_of.get(text[start:end])) is not None:
+                    token_ids.append(token_id)
+                    start = end
+                    break
+            else:
+                raise ValueError("a byte without a token")
+        return token_ids
+
+
+def _tokenizer(tokens: list[bytes], eos_token_ids: list[int]) -> LLTokenizer:
+    wrapper = TokenizerWrapper(_Tokens(tokens, eos_token_ids[0]))
+    return LLTokenizer(wrapper, n_vocab=len(tokens), eos_token=eos_token_ids)
+
+
+def _byte_tokenizer() -> LLTokenizer:
+    return _tokenizer([bytes([byte]) for byte in range(256)] + [b""], [256])
+
+
+def _raise_on_error(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        raise GrammarError(_PLACE.sub("", matcher.get_error().splitlines()[0]))
+
+
+def _settle(future: Future[GrammarState], compute: Callable[[], GrammarState]) -> None:
+    try:
+        future.set_result(compute())
+    except Exception as error:
+        future.set_exception(error)

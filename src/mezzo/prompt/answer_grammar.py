@@ -1,0 +1,168 @@
+"""What an answer must be, as a grammar: JSON by `response_format`, calls by `tools` and `tool_choice`.
+
+Grammars are llguidance's, Lark with `%json` for schemas (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md).
+Only what the request asks for is bound: an answer that may be any text has no grammar at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mezzo.prompt.json_schema import ANY_OBJECT, checked_schema, json_rule
+from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.errors import InvalidArguments
+from mezzo.protocol.messages import AssistantMessage
+from mezzo.protocol.tools import FunctionDef, NamedToolChoice, Tool
+
+_SPACE = "SPACE: /[ \\t\\r\\n]{1,8}/"  # where models put some, and never much
+_TEXT = "TEXT: /(?s:.+)/"
+_TEXT_WITHOUT_TAG = "TEXT: /(?s:.+)/ & ~/(?s:.*)<tool_call>(?s:.*)/"
+_UP_TO_TAG = "opened[lazy]: /(?s:.*)<tool_call>/"
+
+
+@dataclass(frozen=True)
+class AnswerGrammar:
+    """A grammar for one request.
+
+    text        as the engine wants it
+    fallback    a looser one for a `text` that cannot be compiled, None where that is an error of the request's
+    begun_with  the prefix of the request's last message, which the answer continues
+    param       the field of the request that it comes from
+    """
+
+    text: str
+    begun_with: str
+    param: Literal["response_format", "tools"]
+    fallback: str | None = None
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """How the answers of a checkpoint are written. Control tokens are given as `<[id]>`, None for those it has not.
+
+    calls       `named`: [TOOL_CALLS]name[ARGS]{...} for each call, with [CALL_ID]id before [ARGS] or without;
+                `list`: [TOOL_CALLS] and a JSON list of calls;
+                `tagged`: the list in text, between <tool_call> and </tool_call>
+    """
+
+    calls: Literal["named", "list", "tagged"] | None = None
+    tool_calls: str | None = None
+    args: str | None = None
+    call_id: str | None = None
+    think: str | None = None
+    end_think: str | None = None
+
+    def grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
+        """Return what binds the answer to `request`, whose features were checked; None where nothing does.
+
+        Raises: InvalidArguments for a schema that is none, or a prefix that no grammar can go on from.
+        """
+        functions = _callable_functions(request)
+        answer = _json_answer(request)
+        if answer is None and not functions:
+            return None
+        prefix = _prefix(request) if answer is not None else ""
+        forced = bool(functions) and request.tool_choice not in ("auto", "none")
+        text = self._render(answer, functions, request, forced=forced, strictly=True)
+        if answer is not None:
+            return AnswerGrammar(text, prefix, "response_format")
+        is_strict = any(function.strict for function in functions)
+        fallback = (
+            None if is_strict else self._render(None, functions, request, forced=forced, strictly=False)
+        )
+        return AnswerGrammar(text, prefix, "tools", fallback)
+
+    def _render(
+        self,
+        answer: str | None,
+        functions: Sequence[FunctionDef],
+        request: ChatCompletionRequest,
+        *,
+        forced: bool,
+        strictly: bool,
+    ) -> str:
+        rules = [_SPACE]
+        think = ""
+        if self.think is not None:
+            rules.append(f"think: {self.think} TEXT {self.end_think}")
+            think = "think? "
+        alternatives = []
+        if answer is not None:
+            rules.append(f"answer: SPACE? {answer}")
+            alternatives.append("answer")
+        if functions:
+            rules += self._calls(functions, strictly=strictly, many=request.parallel_tool_calls)
+            may_talk = answer is None and not forced
+            if self.calls == "tagged":
+                rules.append(_UP_TO_TAG if may_talk else 'opened: "<tool_call>"')
+                alternatives += ["opened calls", "TEXT"] if may_talk else ["opened calls"]
+            else:
+                alternatives += ["calls", "TEXT", "TEXT calls"] if may_talk else ["calls"]
+        if think or "TEXT" in alternatives:
+            rules.append(_TEXT_WITHOUT_TAG if self.calls == "tagged" else _TEXT)
+        return "\n".join([f"start: {think}({' | '.join(alternatives)})", *rules])
+
+    def _calls(self, functions: Sequence[FunctionDef], *, strictly: bool, many: bool) -> Iterable[str]:
+        schemas = [checked_schema(f.parameters, "tools") if strictly else ANY_OBJECT for f in functions]
+        numbered = list(enumerate(zip(functions, schemas, strict=True)))
+        if self.calls == "named":
+            own_id = ""
+            if self.call_id is not None:
+                own_id = f"({self.call_id} ID)? "
+                yield "ID: /[a-zA-Z0-9]{9}/"
+            for number, (function, schema) in numbered:
+                name = json.dumps(function.name)
+                yield f"call{number}: {self.tool_calls} {name} {own_id}{self.args} SPACE? {json_rule(schema)}"
+            yield f"calls: ({_any_call(numbered)}){'+' if many else ''}"
+            return
+        for number, (function, schema) in numbered:
+            before = json.dumps('{"name": ' + json.dumps(function.name) + ', "arguments": ')
+            yield f'call{number}: {before} {json_rule(schema)} "}}"'
+        more = f' (", " ({_any_call(numbered)}))*' if many else ""
+        listed = f'"[" ({_any_call(numbered)}){more} "]"'
+        if self.calls == "tagged":
+            yield f'calls: {listed} "</tool_call>"'
+        else:
+            yield f"calls: {self.tool_calls} SPACE? {listed}"
+
+
+def _any_call(numbered: list[Any]) -> str:
+    return " | ".join(f"call{number}" for number, _ in numbered)
+
+
+def _callable_functions(request: ChatCompletionRequest) -> list[FunctionDef]:
+    """Return the functions that this answer may call."""
+    if request.tool_choice == "none":
+        return []
+    functions = [tool.function for tool in request.tools or () if isinstance(tool, Tool)]
+    if isinstance(request.tool_choice, NamedToolChoice):
+        name = request.tool_choice.function.name
+        functions = [function for function in functions if function.name == name]
+    return functions
+
+
+def _json_answer(request: ChatCompletionRequest) -> str | None:
+    wanted = request.response_format
+    if wanted.type == "text":
+        return None
+    if wanted.json_schema is None:
+        return json_rule(ANY_OBJECT)
+    return json_rule(checked_schema(wanted.json_schema.schema_definition, "response_format"))
+
+
+def _prefix(request: ChatCompletionRequest) -> str:
+    """Return the text that the answer begins with already."""
+    last = request.messages[-1]
+    if not (isinstance(last, AssistantMessage) and last.prefix) or not last.content:
+        return ""
+    if isinstance(last.content, str):
+        return last.content
+    texts = [getattr(chunk, "text", None) for chunk in last.content]
+    if None in texts:
+        raise InvalidArguments(
+            "A prefix with other content than text cannot begin a JSON answer", param="response_format"
+        )
+    return "".join(text for text in texts if text is not None)

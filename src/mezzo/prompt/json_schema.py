@@ -1,0 +1,97 @@
+"""JSON Schemas of requests: checked, and written as grammars can read them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal
+
+from mezzo.protocol.errors import InvalidArguments
+
+MAX_SCHEMA_NODES = 10_000
+ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
+_MAX_MESSAGE = 200
+# One way to write a value, the way of Python's json.dumps: a model that may write spaces for ever does.
+# All options are set, since a schema could set them itself.
+_OPTIONS = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+# `format` asserts nothing in JSON Schema unless both sides agree; of these, grammars know what to do.
+_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+)
+_NO_SCHEMAS = (
+    "const",
+    "enum",
+    "default",
+    "examples",
+    "example",
+)  # hold values, in which nothing is a keyword
+_SCHEMAS_BY_NAME = (
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+    "dependencies",
+)
+
+
+def checked_schema(schema: dict[str, Any], param: Literal["response_format", "tools"]) -> dict[str, Any]:
+    """Return `schema` if it is a JSON Schema. Raises: InvalidArguments naming `param`."""
+    import jsonschema  # noqa: PLC0415 - only requests with schemas pay for it
+
+    if num_nodes(schema) > MAX_SCHEMA_NODES:
+        raise InvalidArguments(f"The schema has more than {MAX_SCHEMA_NODES} parts", param=param)
+    validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise InvalidArguments(f"Invalid schema: {error.message[:_MAX_MESSAGE]}", param=param) from error
+    except RecursionError:
+        raise InvalidArguments("Invalid schema: it is nested too deeply", param=param) from None
+    return schema
+
+
+def json_rule(schema: dict[str, Any]) -> str:
+    """Return what stands for values of `schema` in a rule of a grammar."""
+    return f"%json {json.dumps(_for_grammar(schema) | {'x-guidance': _OPTIONS})}"
+
+
+def num_nodes(schema: Any) -> int:
+    """Count the parts of a schema, up to somewhat more than are allowed."""
+    count, pending = 0, [schema]
+    while pending and count <= MAX_SCHEMA_NODES:
+        node = pending.pop()
+        count += 1
+        if isinstance(node, dict):
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+    return count
+
+
+def _is_unknown_format(value: Any) -> bool:
+    return isinstance(value, str) and value not in _FORMATS
+
+
+def _for_grammar(schema: Any) -> Any:
+    """Copy a schema without formats that no grammar knows, and without its own options for grammars."""
+    if isinstance(schema, list):
+        return [_for_grammar(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy = {}
+    for key, value in schema.items():
+        if key == "x-guidance" or (key == "format" and _is_unknown_format(value)):
+            continue
+        if key in _NO_SCHEMAS:
+            copy[key] = value
+        elif key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            copy[key] = {name: _for_grammar(part) for name, part in value.items()}
+        else:
+            copy[key] = _for_grammar(value)
+    return copy
