@@ -46,6 +46,13 @@ class TestPredictions:
         drafter = Drafter([0], text)
         assert after(drafter, 5, 6, 1, 9, 5, 6).token_ids == (2, 5, 6, 3)
 
+    def test_a_wrong_place_is_come_back_from(self) -> None:
+        """Two tokens that also stand much later: the text between is not given up for them."""
+        text = [*range(10, 20), 5, 6, *range(20, 40), 7, 8, *range(40, 60)]
+        drafter = Drafter([0], text)
+        after(drafter, *text[:4], 7, 8, 9)  # "7 8" is found far behind, and does not go on as there
+        assert after(drafter, *text[5:8]).token_ids == tuple(text[8:16])
+
     def test_at_its_end_nothing_is_guessed(self) -> None:
         assert after(Drafter([1], TEXT[:5]), *TEXT[:5]) == NO_DRAFT
 

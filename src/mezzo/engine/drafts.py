@@ -21,6 +21,7 @@ from dataclasses import dataclass
 _ROW_COST = 0.03
 _MAX_LOOKED_UP = 8192  # tokens of a prompt: an index of a whole book would cost more than it finds
 _LOOKUP_NGRAM, _PREDICTION_NGRAM = 3, 2
+_CERTAIN = 4  # tokens that hold one after the other
 _FIRST_LOOKUP, _FIRST_PREDICTION, _LEAST = 3, 16, 3
 _MEMORY = 0.7  # how much of the estimate of a draft's worth is kept with each new one
 _PAUSE = 24  # tokens without a draft, after drafts that did not pay
@@ -127,20 +128,31 @@ class _Expected(_Followed):
     def __init__(self, token_ids: Iterable[int], ngram: int) -> None:
         super().__init__(token_ids, ngram)
         self._at: int = 0
-        self._left_at: int | None = None  # where the sequence said something else; None while it follows
+        self._left_at: int | None = (
+            None  # where the sequence said something else; None while it follows for certain
+        )
+        self._num_followed = 0
 
     def follow(self, token_ids: Iterable[int], recent: tuple[int, ...]) -> None:
         for token_id in token_ids:
-            if self.ahead(1) != (token_id,) and self._left_at is None:
-                self._left_at = self._at
+            if self.ahead(1) == (token_id,):
+                self._num_followed += 1
+                if self._num_followed >= _CERTAIN:
+                    self._left_at = None
+            else:
+                self._num_followed = 0
+                if self._left_at is None:
+                    self._left_at = self._at
             # Also where it differs: one token in place of another is the most frequent change of a text.
             self._at += 1
-        if self._left_at is None:
+        if self._left_at is None or self._num_followed:
             return
+        # Two tokens may stand in many places. The next one behind where the text was left is the likeliest, and until
+        # some tokens there have held, what was left is remembered.
         places = self._after.get(recent, [])
         index = bisect_left(places, self._left_at)
         if index < len(places):
-            self._at, self._left_at = places[index], None
+            self._at = places[index]
 
 
 class _Lengths:
