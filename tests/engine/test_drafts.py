@@ -12,7 +12,7 @@ from msgspec import structs
 
 from mezzo.engine.drafts import NO_DRAFT, Draft, Drafter
 from mezzo.model.decoder import Decoder
-from tests.tiny import make_core, make_request, run
+from tests.tiny import Collected, make_core, make_request, run
 
 TEXT = list(range(100, 160))
 
@@ -179,6 +179,26 @@ class TestAnswers:
         for text, count in plain.most_common(5):
             spread = (2 * count) ** 0.5
             assert abs(drafted[text] - count) < 4 * spread, (text, count, drafted[text])
+
+    @pytest.mark.parametrize("length", [1, 2, 5, 8])
+    def test_choices_that_fork_beside_a_draft_get_logits_of_their_own(
+        self, decoder: Decoder, length: int
+    ) -> None:
+        """As many rows of a draft as there are further choices: the step has as many rows as sequences."""
+        shape = {"num_blocks": 200, "max_num_seqs": 20}
+        forking = make_request("b", b"xyz", n=1 + length, max_tokens=3)
+        expected = run(make_core(decoder, max_draft_tokens=0, **shape), forking).texts
+        core = make_core(decoder, **shape)
+        tokens = _tokens_of(decoder, max_tokens=40)
+        core.add(make_request("a", max_tokens=40, prediction=tokens[: 1 + length]))
+        core.step()
+        core.add(forking)
+        done = Collected()
+        done.take(core.step())
+        assert core.stats.num_draft_tokens == length
+        while core.has_work:
+            done.take(core.step())
+        assert {key: text for key, text in done.texts.items() if key[0] == "b"} == expected
 
     def test_a_small_cache_is_enough(self, decoder: Decoder) -> None:
         """Guesses take no blocks from those who need them."""

@@ -203,7 +203,7 @@ class EngineCore:
         going_on, place = rows, 0
         while going_on:
             at = [row.first + place for row in going_on]
-            chosen = logits if len(at) == len(logits) else logits[at]
+            chosen = logits if at == list(range(len(logits))) else logits[at]
             token_ids = sampler.sample(chosen, [row.sequence for row in going_on])
             holding = []
             for row, token_id in zip(going_on, token_ids, strict=True):
