@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.engine import load, run_as_the_engine_does
 from benchmarks.machine import this_machine
-from mezzo.engine.client import WORKER_ENVIRONMENT
-from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.config import Vocabulary
 from mezzo.engine.core import EngineCore
-from mezzo.engine.loader import load_runner
 from mezzo.engine.messages import AddRequest
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.prompt.json_schema import json_rule
-from mezzo.prompt.template_encoder import TemplateEncoder
 
 _NEVER = 15
 SCHEMA = {
@@ -81,13 +78,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="file for the record")
     arguments = parser.parse_args()
-    os.environ |= WORKER_ENVIRONMENT
+    run_as_the_engine_does()
 
-    encoder = TemplateEncoder.from_folder(arguments.checkpoint)
+    encoder, config, runner = load(arguments.checkpoint, kv_cache_tokens=16384, max_draft_tokens=0)
     # A token that no text has ends answers here, so that all have the same length.
     vocabulary = Vocabulary(token_bytes=encoder.token_bytes(), eos_token_ids=frozenset({_NEVER}))
-    config = EngineConfig(folder=str(arguments.checkpoint), kv_cache_tokens=16384, max_draft_tokens=0)
-    core = EngineCore(config, vocabulary, load_runner(config, lambda _loaded, _total: None))
+    core = EngineCore(config, vocabulary, runner)
     prompt = encoder.encode_answer("Describe the things in the shop. " * 4)
     kinds = {"free": None, "held": f"start: {json_rule(SCHEMA)}"}
     speeds: dict[str, list[float]] = {kind: [] for kind in kinds}

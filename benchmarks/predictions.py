@@ -10,21 +10,19 @@ the model's own, `copy` an answer that repeats its prompt. Prints medians over t
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import time
 from pathlib import Path
 
 import msgspec
+from rich.progress import track
 
+from benchmarks.engine import load, run_as_the_engine_does
 from benchmarks.machine import this_machine
-from mezzo.engine.client import WORKER_ENVIRONMENT
-from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.config import Vocabulary
 from mezzo.engine.core import EngineCore
-from mezzo.engine.loader import load_runner
 from mezzo.engine.messages import AddRequest
-from mezzo.engine.runner import Runner
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.prompt.template_encoder import TemplateEncoder
 from mezzo.protocol.chat import ChatCompletionRequest
@@ -50,12 +48,10 @@ class Engine:
     """One runner, and a fresh core for each answer."""
 
     def __init__(self, folder: Path) -> None:
-        self.encoder = TemplateEncoder.from_folder(folder)
-        self._config = EngineConfig(folder=str(folder), kv_cache_tokens=8192)
+        self.encoder, self._config, self._runner = load(folder, kv_cache_tokens=8192)
         self._vocabulary = Vocabulary(
             token_bytes=self.encoder.token_bytes(), eos_token_ids=self.encoder.eos_token_ids
         )
-        self._runner: Runner = load_runner(self._config, lambda _loaded, _total: None)
 
     def answer(self, prompt: list[int], max_tokens: int, prediction: list[int], num_drafts: int) -> Run:
         """Answer once; time runs from the first token on."""
@@ -105,7 +101,7 @@ def main() -> None:
     parser.add_argument("--changes", type=int, nargs="+", default=[0, 4, 12])
     parser.add_argument("--out", type=Path, help="file for the record")
     arguments = parser.parse_args()
-    os.environ |= WORKER_ENVIRONMENT
+    run_as_the_engine_does()
 
     engine = Engine(arguments.checkpoint)
     begun = AssistantMessage(role="assistant", content=LETTER[:40], prefix=True)
@@ -126,7 +122,7 @@ def main() -> None:
             for num_changes in arguments.changes:
                 prediction = changed(engine.encoder, plain.token_ids, num_changes)
                 variants[f"{name}, predicted with {num_changes} changes"] = prediction, 32
-        for _ in range(arguments.rounds):
+        for _ in track(range(arguments.rounds), name):
             for variant, (prediction, num_drafts) in variants.items():
                 run = engine.answer(prompt, arguments.max_tokens, prediction, num_drafts)
                 assert run.token_ids == plain.token_ids, f"{variant}: another answer"

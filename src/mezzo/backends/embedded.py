@@ -35,7 +35,6 @@ from mezzo.protocol.base import WireModel
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import TextChunk, ThinkingChunk
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
-from mezzo.protocol.messages import AssistantMessage
 from mezzo.protocol.response import FinishReason
 from mezzo.settings import Settings
 from mezzo.weights.folder import CheckpointFolder
@@ -204,12 +203,7 @@ class EmbeddedBackend:
 
     async def _prediction(self, request: ChatCompletionRequest) -> list[int]:
         """Return the tokens that the answer is expected to be, without what a prefix has said already."""
-        text = request.prediction.content
-        if not text:
-            return []
-        last = request.messages[-1]
-        if isinstance(last, AssistantMessage) and last.prefix and isinstance(last.content, str):
-            text = text.removeprefix(last.content)
+        text = request.prediction.content.removeprefix(request.continued_text)
         if len(text) > _ENCODE_INLINE_CHARS:
             return await asyncio.to_thread(self._encoder.encode_answer, text)
         return self._encoder.encode_answer(text)

@@ -17,7 +17,6 @@ from mezzo.engine.grammar import GrammarError, Grammars, GrammarState
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.messages import AddRequest, EngineStats, ImageInput, SequenceOutput
 from mezzo.engine.runner import Runner
-from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.scheduler import ScheduledSequence, Scheduler
 from mezzo.engine.sequence import FinishReason, Sequence, TokenScore
 from mezzo.engine.step_rows import SequenceRows, StepMasks, merged
@@ -86,8 +85,9 @@ class EngineCore:
     def add(self, request: AddRequest) -> None:
         """Queue a request.
 
-        Raises: ValueError for a prompt that is empty, does not leave room for one token, or holds ids outside
-        the vocabulary; for `n` below 1; for an id that is in use; for images that do not fit their places.
+        Raises: ValueError for a prompt that is empty or does not leave room for one token; for a prompt or a
+        prediction that holds ids outside the vocabulary; for `n` below 1; for an id that is in use; for images that do
+        not fit their places; for a `scored_from` without a token before it, or of a request for an answer.
         """
         self._num_requests += 1
         num_prompt = len(request.prompt_token_ids)
@@ -98,17 +98,25 @@ class EngineCore:
                 f"a prompt of {num_prompt} tokens does not fit {self.max_context_length} positions"
             )
         vocab_size = self.runner.decoder.config.vocab_size
-        if not all(0 <= token_id < vocab_size for token_id in request.prompt_token_ids):
-            raise ValueError(f"a token id is outside the vocabulary of {vocab_size}")
+        for name, token_ids in (
+            ("token id", request.prompt_token_ids),
+            ("predicted token", request.prediction_token_ids),
+        ):
+            if not all(0 <= token_id < vocab_size for token_id in token_ids):
+                raise ValueError(f"a {name} is outside the vocabulary of {vocab_size}")
         if request.n < 1:
             raise ValueError("n must be at least 1")
-        self._check_tokens(request)
+        if request.scored_from is not None:
+            _check_scored(request)
         images = self._place_images(request)
         if request.params.max_tokens == 0 and request.scored_from is None:
             self._finished_early += [
                 _ended(request.request_id, index, "length") for index in range(request.n)
             ]
             return
+        room = self.max_context_length - num_prompt
+        if request.params.max_tokens is not None:
+            room = min(room, request.params.max_tokens)
         seed = request.params.seed if request.params.seed is not None else secrets.randbits(63)
         first = Sequence(
             request_id=request.request_id,
@@ -118,9 +126,9 @@ class EngineCore:
             seed=seed,
             arrival=(self._num_arrivals, 0),
             num_siblings=request.n - 1,
-            room=self._room(num_prompt, request.params),
+            room=room,
             images=images,
-            drafter=self._drafter(request.prompt_token_ids, request.prediction_token_ids),
+            drafter=self._drafter(request.prompt_token_ids, room, request.prediction_token_ids),
             scored_from=request.scored_from,
         )
         self._num_arrivals += 1
@@ -161,7 +169,7 @@ class EngineCore:
             sampler.forbid(logits, [mask for item in complete for mask in allowed[item.sequence]])
         for item in work.scheduled:
             self.scheduler.advance(item)
-        ends = list(itertools.accumulate(1 + len(item.draft) for item in complete))
+        ends = itertools.accumulate(1 + len(item.draft) for item in complete)
         rows = [
             SequenceRows(item.sequence, end - 1 - len(item.draft), item.draft)
             for item, end in zip(complete, ends, strict=True)
@@ -231,26 +239,9 @@ class EngineCore:
         if row.sequence.drafter is not None:
             row.sequence.drafter.learn(row.draft, row.num_accepted, token_ids)
 
-    def _check_tokens(self, request: AddRequest) -> None:
-        """Check what is given beside the prompt."""
-        vocab_size = self.runner.decoder.config.vocab_size
-        if not all(0 <= token_id < vocab_size for token_id in request.prediction_token_ids):
-            raise ValueError("a predicted token outside the vocabulary")
-        if request.scored_from is None:
-            return
-        if request.n != 1 or request.params.max_tokens != 0:
-            raise ValueError("what is scored has no answer: n must be 1 and max_tokens 0")
-        if not 1 <= request.scored_from < len(request.prompt_token_ids):
-            raise ValueError("scored_from must be the position of a token that has one before it")
-
-    def _room(self, num_prompt: int, params: SamplingParams) -> int:
-        room = self.max_context_length - num_prompt
-        return room if params.max_tokens is None else min(room, params.max_tokens)
-
-    def _drafter(self, prompt_token_ids: list[int], prediction_token_ids: list[int]) -> Drafter | None:
-        if not self.scheduler.max_draft_tokens:
-            return None
-        return Drafter(prompt_token_ids, prediction_token_ids)
+    def _drafter(self, prompt: list[int], room: int, prediction: list[int]) -> Drafter | None:
+        """Return one where drafts are checked and there is room for one: a draft's last token leads to another."""
+        return Drafter(prompt, prediction) if self.scheduler.max_draft_tokens and room > 1 else None
 
     def _queue_compiled(self) -> list[SequenceOutput]:
         """Queue the requests whose grammars are compiled. Returns the ends of those whose grammar is none."""
@@ -371,13 +362,20 @@ class EngineCore:
             params=first.params,
             seed=first.seed,
             arrival=(first.arrival[0], index),
-            room=self._room(first.num_prompt, first.params),
+            room=first.room,
             images=first.images,
-            drafter=self._drafter(first.prompt_token_ids, []),
+            drafter=self._drafter(first.prompt_token_ids, first.room, []),
         )
         sibling.grammar = first.grammar.copy() if first.grammar is not None else None
         self._requests[first.request_id].append(sibling)
         return sibling
+
+
+def _check_scored(request: AddRequest) -> None:
+    if request.n != 1 or request.params.max_tokens != 0:
+        raise ValueError("what is scored has no answer: n must be 1 and max_tokens 0")
+    if not 1 <= (request.scored_from or 0) < len(request.prompt_token_ids):
+        raise ValueError("scored_from must be the position of a token that has one before it")
 
 
 def _ended(request_id: str, index: int, reason: FinishReason) -> SequenceOutput:

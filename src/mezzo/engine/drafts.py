@@ -128,9 +128,8 @@ class _Expected(_Followed):
     def __init__(self, token_ids: Iterable[int], ngram: int) -> None:
         super().__init__(token_ids, ngram)
         self._at: int = 0
-        self._left_at: int | None = (
-            None  # where the sequence said something else; None while it follows for certain
-        )
+        # Where the sequence said something else; None while it follows for certain.
+        self._left_at: int | None = None
         self._num_followed = 0
 
     def follow(self, token_ids: Iterable[int], recent: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -35,8 +35,8 @@ LIMITS = LLParserLimits(
     verbose_errors=False,  # the long ones show the parser's insides
 )
 _KEPT = 32  # compiled grammars
-# Where only one text can follow, any split of it into tokens may: which is usual is the model's to know.
 _PLACE = re.compile(r"^at \d+\(\d+\): ")  # of an error, in a text that whoever wrote the schema never saw
+# Where only one text can follow, any split of it into tokens may: which is usual is the model's to know.
 _PREAMBLE = '%llguidance {"no_forcing": true}\n'
 
 
@@ -44,14 +44,15 @@ class GrammarError(ValueError):
     """A grammar that cannot be compiled, or is too complex. The message is for whoever wrote the schema."""
 
 
+@lru_cache(maxsize=_KEPT)
 def check_grammar(grammar: str, begun_with: bytes = b"") -> None:
     """Compile a grammar for no vocabulary in particular, and see whether a text may begin with `begun_with`.
 
-    Blocking, up to a second or so for the worst; the interpreter is free for others meanwhile.
+    Blocking, up to a second or so for the worst; the interpreter is free for others meanwhile. What was found good is
+    remembered.
     Raises: GrammarError.
     """
-    matcher = LLMatcher(_byte_tokenizer(), _PREAMBLE + grammar, log_level=0, limits=LIMITS)
-    _raise_on_error(matcher)
+    matcher = _compiled(_byte_tokenizer(), grammar)
     if begun_with and matcher.try_consume_tokens(list(begun_with)) < len(begun_with):
         raise GrammarError("what the answer begins with does not fit")
 
@@ -93,17 +94,12 @@ class Grammars:
             lambda: [state.masks(self._vocab_size, token_ids) for state, token_ids in states]
         )
 
-    def close(self) -> None:
-        """End the threads; what they have begun is finished first."""
-        self._threads.shutdown(cancel_futures=True)
-
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
         return _tokenizer(list(self._vocabulary.token_bytes), sorted(self._vocabulary.eos_token_ids))
 
     def _compile(self, grammar: str) -> LLMatcher:
-        matcher = LLMatcher(self._tokenizer, _PREAMBLE + grammar, log_level=0, limits=LIMITS)
-        _raise_on_error(matcher)
+        matcher = _compiled(self._tokenizer, grammar)
         matcher.compute_bitmask()  # the first look at a state is the long one, and its result is kept
         return matcher
 
@@ -155,11 +151,11 @@ class GrammarState:
     def mask(self, vocab_size: int) -> NDArray[np.bool_]:
         """Return (vocab_size,): which tokens may come next. None may once the state is broken."""
         allowed = np.zeros(vocab_size, np.bool_)
-        if not self.is_broken:
-            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-            known = np.unpackbits(bits, bitorder="little")[:vocab_size]
+        bits = b"" if self.is_broken else self._matcher.compute_bitmask()
+        if not self.is_broken:  # it may break by the look at what comes next
+            known = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:vocab_size]
             allowed[: len(known)] = known
-        return allowed if not self.is_broken else np.zeros(vocab_size, np.bool_)
+        return allowed
 
 
 class _Tokens:
@@ -193,13 +189,16 @@ def _tokenizer(tokens: list[bytes], eos_token_ids: list[int]) -> LLTokenizer:
     return LLTokenizer(wrapper, n_vocab=len(tokens), eos_token=eos_token_ids)
 
 
+@cache
 def _byte_tokenizer() -> LLTokenizer:
     return _tokenizer([bytes([byte]) for byte in range(256)] + [b""], [256])
 
 
-def _raise_on_error(matcher: LLMatcher) -> None:
+def _compiled(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
+    matcher = LLMatcher(tokenizer, _PREAMBLE + grammar, log_level=0, limits=LIMITS)
     if matcher.is_error():
         raise GrammarError(_PLACE.sub("", matcher.get_error().splitlines()[0]))
+    return matcher
 
 
 def _settle(future: Future[GrammarState], compute: Callable[[], GrammarState]) -> None:

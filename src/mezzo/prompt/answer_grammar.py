@@ -11,16 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mezzo.prompt.instructions import CALL_TAG, END_CALL_TAG
 from mezzo.prompt.json_schema import ANY_OBJECT, checked_schema, json_rule
 from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.content import TextChunk
 from mezzo.protocol.errors import InvalidArguments
-from mezzo.protocol.messages import AssistantMessage
-from mezzo.protocol.tools import FunctionDef, NamedToolChoice, Tool
+from mezzo.protocol.tools import FunctionDef, NamedToolChoice
 
 _SPACE = "SPACE: /[ \\t\\r\\n]{1,8}/"  # where models put some, and never much
 _TEXT = "TEXT: /(?s:.+)/"
-_TEXT_WITHOUT_TAG = "TEXT: /(?s:.+)/ & ~/(?s:.*)<tool_call>(?s:.*)/"
-_UP_TO_TAG = "opened[lazy]: /(?s:.*)<tool_call>/"
+_TEXT_WITHOUT_TAG = f"TEXT: /(?s:.+)/ & ~/(?s:.*){CALL_TAG}(?s:.*)/"
+_UP_TO_TAG = f"opened[lazy]: /(?s:.*){CALL_TAG}/"
+_TAG = f'opened: "{CALL_TAG}"'
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class AnswerFormat:
             rules += self._calls(functions, strictly=strictly, many=request.parallel_tool_calls)
             may_talk = answer is None and not forced
             if self.calls == "tagged":
-                rules.append(_UP_TO_TAG if may_talk else 'opened: "<tool_call>"')
+                rules.append(_UP_TO_TAG if may_talk else _TAG)
                 alternatives += ["opened calls", "TEXT"] if may_talk else ["opened calls"]
             else:
                 alternatives += ["calls", "TEXT", "TEXT calls"] if may_talk else ["calls"]
@@ -124,7 +126,7 @@ class AnswerFormat:
         more = f' (", " ({_any_call(numbered)}))*' if many else ""
         listed = f'"[" ({_any_call(numbered)}){more} "]"'
         if self.calls == "tagged":
-            yield f'calls: {listed} "</tool_call>"'
+            yield f'calls: {listed} "{END_CALL_TAG}"'
         else:
             yield f"calls: {self.tool_calls} SPACE? {listed}"
 
@@ -135,13 +137,10 @@ def _any_call(numbered: list[Any]) -> str:
 
 def _callable_functions(request: ChatCompletionRequest) -> list[FunctionDef]:
     """Return the functions that this answer may call."""
-    if request.tool_choice == "none":
-        return []
-    functions = [tool.function for tool in request.tools or () if isinstance(tool, Tool)]
-    if isinstance(request.tool_choice, NamedToolChoice):
-        name = request.tool_choice.function.name
-        functions = [function for function in functions if function.name == name]
-    return functions
+    choice = request.tool_choice
+    if not isinstance(choice, NamedToolChoice):
+        return request.functions
+    return [function for function in request.functions if function.name == choice.function.name]
 
 
 def _json_answer(request: ChatCompletionRequest) -> str | None:
@@ -155,14 +154,9 @@ def _json_answer(request: ChatCompletionRequest) -> str | None:
 
 def _prefix(request: ChatCompletionRequest) -> str:
     """Return the text that the answer begins with already."""
-    last = request.messages[-1]
-    if not (isinstance(last, AssistantMessage) and last.prefix) or not last.content:
-        return ""
-    if isinstance(last.content, str):
-        return last.content
-    texts = [getattr(chunk, "text", None) for chunk in last.content]
-    if None in texts:
+    content = request.continued.content if request.continued is not None else None
+    if isinstance(content, list) and not all(isinstance(chunk, TextChunk) for chunk in content):
         raise InvalidArguments(
             "A prefix with other content than text cannot begin a JSON answer", param="response_format"
         )
-    return "".join(text for text in texts if text is not None)
+    return request.continued_text

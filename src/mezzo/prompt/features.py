@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mezzo.prompt.content import where_is
-from mezzo.prompt.json_schema import MAX_SCHEMA_NODES
+from mezzo.prompt.json_schema import MAX_SCHEMA_NODES, check_schema, num_nodes
 from mezzo.prompt.validate import check_function_name
 from mezzo.protocol.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatCompletionRequest
 from mezzo.protocol.content import TextChunk
@@ -34,7 +34,6 @@ _ROLES_OF_CHUNK = {
     "document_url": {"user", "tool"},
     "thinking": {"system", "assistant"},
 }
-_MAX_SCHEMA_ERROR = 200
 
 Support = Literal["honoured", "in part", "refused", "no effect"]
 Check = Callable[[ChatCompletionRequest, frozenset[str]], None]
@@ -151,35 +150,20 @@ def _check_tools(request: ChatCompletionRequest, capabilities: frozenset[str]) -
 
 def _check_schema_sizes(tools: Sequence[AnyTool]) -> None:
     """Bound what is checked below, on the event loop: a schema is walked node by node."""
-    num_nodes = 0
+    total = 0
     for tool in tools:
-        pending: list[Any] = [tool.function.parameters] if isinstance(tool, Tool) else []
-        while pending:
-            node = pending.pop()
-            num_nodes += 1
-            if num_nodes > MAX_SCHEMA_NODES:
-                raise InvalidTools(
-                    f"The parameters of the tools have more than {MAX_SCHEMA_NODES} parts in all.",
-                    param="tools",
-                )
-            if isinstance(node, dict):
-                pending.extend(node.values())
-            elif isinstance(node, list):
-                pending.extend(node)
+        total += num_nodes(tool.function.parameters) if isinstance(tool, Tool) else 0
+        if total > MAX_SCHEMA_NODES:
+            raise InvalidTools(
+                f"The parameters of the tools have more than {MAX_SCHEMA_NODES} parts in all.", param="tools"
+            )
 
 
 def _check_tool_schema(schema: dict[str, Any]) -> None:
     """Check that `schema` is a JSON Schema of draft 7, which is what the reference's tools are written in."""
     import jsonschema  # noqa: PLC0415 - only requests with tools pay for it
 
-    try:
-        jsonschema.Draft7Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise InvalidArguments(
-            f"Invalid tool schema: {error.message[:_MAX_SCHEMA_ERROR]}", param="tools"
-        ) from error
-    except RecursionError:
-        raise InvalidArguments("Invalid tool schema: it is nested too deeply", param="tools") from None
+    check_schema(jsonschema.Draft7Validator, schema, "tool schema", param="tools")
 
 
 def _check_reasoning_effort(request: ChatCompletionRequest, capabilities: frozenset[str]) -> None:

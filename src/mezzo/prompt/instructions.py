@@ -6,7 +6,6 @@ import json
 
 from mezzo.prompt.safety import SAFETY_PROMPT
 from mezzo.protocol.chat import ChatCompletionRequest
-from mezzo.protocol.tools import Tool
 
 CALL_TAG, END_CALL_TAG = "<tool_call>", "</tool_call>"
 
@@ -37,12 +36,9 @@ def response_format(request: ChatCompletionRequest) -> list[str]:
 
 def tools(request: ChatCompletionRequest) -> list[str]:
     """Return the functions and how to call them, for models that were never taught a way of their own."""
-    if request.tool_choice == "none":
-        return []
     shown = [
-        json.dumps(tool.function.model_dump(exclude={"strict"}), ensure_ascii=False)
-        for tool in request.tools or ()
-        if isinstance(tool, Tool)
+        json.dumps(function.model_dump(exclude={"strict"}), ensure_ascii=False)
+        for function in request.functions
     ]
     if not shown:
         return []

@@ -41,19 +41,26 @@ _SCHEMAS_BY_NAME = (
 
 
 def checked_schema(schema: dict[str, Any], param: Literal["response_format", "tools"]) -> dict[str, Any]:
-    """Return `schema` if it is a JSON Schema. Raises: InvalidArguments naming `param`."""
+    """Return `schema` if it is a JSON Schema of the draft that it names. Raises: InvalidArguments naming `param`."""
     import jsonschema  # noqa: PLC0415 - only requests with schemas pay for it
 
     if num_nodes(schema) > MAX_SCHEMA_NODES:
         raise InvalidArguments(f"The schema has more than {MAX_SCHEMA_NODES} parts", param=param)
     validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    check_schema(validator, schema, "schema", param=param)
+    return schema
+
+
+def check_schema(validator: Any, schema: dict[str, Any], what: str, *, param: str) -> None:
+    """Check that `schema` is one of the draft of `validator`, a class of jsonschema's. Raises: InvalidArguments."""
+    import jsonschema  # noqa: PLC0415 - see checked_schema
+
     try:
         validator.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise InvalidArguments(f"Invalid schema: {error.message[:_MAX_MESSAGE]}", param=param) from error
+        raise InvalidArguments(f"Invalid {what}: {error.message[:_MAX_MESSAGE]}", param=param) from error
     except RecursionError:
-        raise InvalidArguments("Invalid schema: it is nested too deeply", param=param) from None
-    return schema
+        raise InvalidArguments(f"Invalid {what}: it is nested too deeply", param=param) from None
 
 
 def json_rule(schema: dict[str, Any]) -> str:

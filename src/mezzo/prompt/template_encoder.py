@@ -20,7 +20,6 @@ from mezzo.prompt.template import ChatTemplate, TemplateRefusal
 from mezzo.prompt.tokenizer import TextTokenizer, UnsupportedTokenizer, read_json
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import FeatureNotEnabled, InvalidArguments
-from mezzo.protocol.messages import AssistantMessage
 
 _ANSWER_FORMAT = AnswerFormat(calls="tagged")
 
@@ -95,8 +94,7 @@ class TemplateEncoder:
 
     def output_parser(self, request: ChatCompletionRequest | None = None) -> OutputParser:
         """Return a parser that takes everything for text, and calls for calls where there may be some."""
-        may_call = request is not None and bool(request.tools) and request.tool_choice != "none"
-        return TaggedParser() if may_call else PlainParser()
+        return TaggedParser() if request is not None and request.functions else PlainParser()
 
     def encode(
         self, request: ChatCompletionRequest, attachments: Attachments = NO_ATTACHMENTS
@@ -107,7 +105,6 @@ class TemplateEncoder:
         nested too deeply to be walked; InvalidFile for an image that cannot be read.
         """
         check_reasoning_effort(request.reasoning_effort, self.reasoning_efforts)
-        last = request.messages[-1]
         tools = instructions.tools(request)
         try:
             messages = conversation(
@@ -117,9 +114,7 @@ class TemplateEncoder:
                 # Calls are shown as new ones are to be written.
                 renders_tool_calls=self.template.renders_tool_calls and not tools,
             )
-            token_ids = self.template.encode(
-                messages, continues_last=isinstance(last, AssistantMessage) and last.prefix
-            )
+            token_ids = self.template.encode(messages, continues_last=request.continued is not None)
         except TemplateRefusal as error:
             raise InvalidArguments(
                 f"The chat template of this model does not accept the messages: {str(error)[:200]}",

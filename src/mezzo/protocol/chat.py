@@ -11,9 +11,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticKnownError
 
 from mezzo.protocol.base import AS_INTEGER, AS_NUMBER, Bool, Int, JsonObject, NonNegativeInt, WireModel
+from mezzo.protocol.content import TextChunk
 from mezzo.protocol.guardrails import Guardrail
-from mezzo.protocol.messages import Message
-from mezzo.protocol.tools import AnyTool, ToolChoice
+from mezzo.protocol.messages import AssistantMessage, Message
+from mezzo.protocol.tools import AnyTool, FunctionDef, Tool, ToolChoice
 
 # Bounds that the reference does not document; a request past them is refused, never cut.
 MAX_CHOICES = 16
@@ -99,6 +100,27 @@ class ChatCompletionRequest(WireModel):
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def continued(self) -> AssistantMessage | None:
+        """The last message, where the answer goes on from it: an assistant's with `prefix`."""
+        last = self.messages[-1] if self.messages else None
+        return last if isinstance(last, AssistantMessage) and last.prefix else None
+
+    @property
+    def continued_text(self) -> str:
+        """What the answer begins with already: all text of `continued`, without its other chunks."""
+        content = self.continued.content if self.continued is not None else None
+        if content is None or isinstance(content, str):
+            return content or ""
+        return "".join(chunk.text for chunk in content if isinstance(chunk, TextChunk))
+
+    @property
+    def functions(self) -> list[FunctionDef]:
+        """The functions that the model is shown: none of them with `tool_choice: none`."""
+        if self.tool_choice == "none":
+            return []
+        return [tool.function for tool in self.tools or () if isinstance(tool, Tool)]
 
     @property
     def num_choices(self) -> int:

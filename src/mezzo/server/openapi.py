@@ -76,6 +76,14 @@ def _answer(description: str, name: str) -> dict[str, Any]:
 
 
 _UNAUTHORIZED = {401: _answer("No key, or one that nobody has", "DetailError")}
+_REFUSALS = {
+    **_UNAUTHORIZED,
+    404: _answer("The model is retired", "DomainError"),
+    408: _answer("The body did not arrive in time", "DomainError"),
+    413: _answer("The body is too large", "DomainError"),
+    422: _answer("The body does not fit the schema", "ValidationError"),
+    429: _answer("The key's rate limit is used up", "DomainError"),
+}
 _SECURED: dict[str, Any] = {"security": [{"bearer": []}]}
 
 CHAT_OPERATION: dict[str, Any] = {
@@ -94,12 +102,7 @@ CHAT_OPERATION: dict[str, Any] = {
             },
         },
         400: _answer("The request cannot be honoured", "DomainError"),
-        **_UNAUTHORIZED,
-        404: _answer("The model is retired", "DomainError"),
-        408: _answer("The body did not arrive in time", "DomainError"),
-        413: _answer("The body is too large", "DomainError"),
-        422: _answer("The body does not fit the schema", "ValidationError"),
-        429: _answer("The key's rate limit is used up", "DomainError"),
+        **_REFUSALS,
         500: _answer("A fault of the server", "DomainError"),
         503: _answer("The server is full, starting or stopping", "DomainError"),
     },
@@ -114,12 +117,7 @@ FIM_OPERATION: dict[str, Any] = {
     },
     "responses": {
         400: _answer("The model does not fill in the middle, or is not known", "DomainError"),
-        **_UNAUTHORIZED,
-        404: _answer("The model is retired", "DomainError"),
-        408: _answer("The body did not arrive in time", "DomainError"),
-        413: _answer("The body is too large", "DomainError"),
-        422: _answer("The body does not fit the schema", "ValidationError"),
-        429: _answer("The key's rate limit is used up", "DomainError"),
+        **_REFUSALS,
     },
 }
 

@@ -8,8 +8,6 @@ from email.utils import format_datetime
 
 from mezzo.catalog.resolve import Resolution
 from mezzo.protocol.chat import ChatCompletionRequest
-from mezzo.protocol.content import TextChunk
-from mezzo.protocol.messages import AssistantMessage, Message
 
 DEPRECATION_TIMESTAMP_HEADER = "x-model-deprecation-timestamp"
 SERVED_BY_HEADER = "x-mezzo-served-by"
@@ -52,19 +50,11 @@ def settle_terms(
         model_id=served_by.id,
         num_choices=request.num_choices,
         temperature=served_by.default_temperature if request.temperature is None else request.temperature,
-        prefix=_prefix(request.messages[-1]),
+        prefix=request.continued_text,
         stream_tool_calls=bool(request.stream_options and request.stream_options.stream_tool_calls),
         headers=_model_headers(resolution),
         json_headers=_json_headers(resolution),
     )
-
-
-def _prefix(last: Message) -> str:
-    if not isinstance(last, AssistantMessage) or not last.prefix or last.content is None:
-        return ""
-    if isinstance(last.content, str):
-        return last.content
-    return "".join(chunk.text for chunk in last.content if isinstance(chunk, TextChunk))
 
 
 def _model_headers(resolution: Resolution) -> dict[str, str]:

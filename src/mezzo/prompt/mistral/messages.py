@@ -175,13 +175,8 @@ def _tool_call(call: wire_tools.ToolCall) -> ToolCall:
 
 def _tools(request: ChatCompletionRequest) -> list[Tool] | None:
     """Return the functions that the model is shown: none if it may call none."""
-    if not request.tools or request.tool_choice == "none":
-        return None
-    return [
-        Tool(function=Function(**tool.function.model_dump()))
-        for tool in request.tools
-        if isinstance(tool, wire_tools.Tool)  # features refused the others
-    ]
+    tools = [Tool(function=Function(**function.model_dump())) for function in request.functions]
+    return tools or None
 
 
 def _tool_choice(choice: wire_tools.ToolChoice) -> ToolChoice:

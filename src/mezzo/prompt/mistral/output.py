@@ -19,7 +19,6 @@ from mezzo.prompt.mistral.call_readers import TOOL_CALLS, CallReader, Calls, Nam
 from mezzo.prompt.output import OutputParser, Piece, TextPiece, ThinkingPiece
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import ThinkingChunk
-from mezzo.protocol.messages import AssistantMessage
 from mezzo.protocol.response import FinishReason
 
 THINK, END_THINK = "[THINK]", "[/THINK]"
@@ -46,8 +45,8 @@ def make_parser(
     new_id: Callable[[], str] = new_tool_call_id,
 ) -> OutputParser:
     """Return a parser for one answer to `request`: after a prefix, the output goes on where the prefix stopped."""
-    last = request.messages[-1] if request is not None else None
-    if not (isinstance(last, AssistantMessage) and last.prefix):
+    last = request.continued if request is not None else None
+    if last is None:
         return MistralParser(markers, new_id, drops_space=markers.begins_with_space)
     end = last.content[-1] if isinstance(last.content, list) and last.content else None
     in_thinking = isinstance(end, ThinkingChunk) and not end.closed and not last.tool_calls
