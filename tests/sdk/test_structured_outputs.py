@@ -12,7 +12,7 @@ import pytest
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
 from openai import OpenAI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tests.sdk.serving import KEY, MODEL, Serving
 
@@ -39,13 +39,19 @@ TIME: dict[str, Any] = {
 }
 
 
-class Mayor(BaseModel):
+class Closed(BaseModel):
+    """No key but those named: with strings that end too, every answer is finished within 300 tokens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Mayor(Closed):
     name: str = Field(max_length=20)
     terms: int = Field(ge=0, le=9)
 
 
-class City(BaseModel):
-    name: str = Field(max_length=20)
+class City(Closed):
+    name: str = Field(pattern="^[A-Za-z ]{1,20}$")
     size: Literal["small", "large"]
     mayor: Mayor | None
     districts: list[Literal["north", "south"]] = Field(max_length=2)
