@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import random
 import string
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -252,3 +254,14 @@ def test_sheet_shows_every_picture() -> None:
     assert np.array_equal(image[12:140, 12:172], pictures[0].pixels)
     assert image.shape[0] > 2 * 128
     assert np.array_equal(image, np.asarray(sheet.sheet(pictures, columns=3)))
+
+
+def test_made_up_words_are_no_words_of_the_examination(tmp_path: Path) -> None:
+    material = Material(random.Random(1), "train", LEXICON)
+    made_up = {material.spliced_word(9).lower() for _ in range(300)}
+    assert max(map(len, made_up)) <= 9
+    assert len(made_up - set(LEXICON.train)) > 100
+    vocabulary = {"model": {"vocab": {f"Ġ{word}": number for number, word in enumerate(made_up)}}}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(vocabulary))
+    assert not Lexicon.from_tokenizer(path).held_out

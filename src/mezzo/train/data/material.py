@@ -37,7 +37,7 @@ class Lexicon:
             for token, _ in sorted(vocabulary.items(), key=lambda item: item[1])
             if token.startswith("Ġ") and len(token) > 2 and token[1:].isascii() and token[1:].isalpha()
         ]
-        is_held_out = [fonts.share(word.lower()) < _HELD_OUT_WORDS for word in words]
+        is_held_out = [_is_held_out(word) for word in words]
         return cls(
             tuple(word for word, held_out in zip(words, is_held_out, strict=True) if not held_out),
             tuple(word for word, held_out in zip(words, is_held_out, strict=True) if held_out),
@@ -77,6 +77,18 @@ class Material:
 
     def words(self, count: int, max_length: int = 12) -> str:
         return " ".join(self.word(max_length) for _ in range(count))
+
+    def spliced_word(self, max_length: int = 12) -> str:
+        """Return the beginning of one word and the end of another: spelled like English, never seen before.
+
+        A small decoder that reads known words only learns to guess them from a few of their letters.
+        """
+        while True:
+            first, second = (self.word(max_length).lower() for _ in range(2))
+            word = first[: self.rng.randint(1, len(first))] + second[self.rng.randrange(len(second)) :]
+            word = word[:max_length]
+            if not _is_held_out(word):
+                return self._case(word)
 
     def letters(self, length: int) -> str:
         """Return letters that make no word, so that reading cannot be guessing."""
@@ -149,3 +161,7 @@ class Material:
         if kind < 0.45:
             return word.lower()
         return word.capitalize() if kind < 0.75 else word.upper()
+
+
+def _is_held_out(word: str) -> bool:
+    return fonts.share(word.lower()) < _HELD_OUT_WORDS

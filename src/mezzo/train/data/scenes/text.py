@@ -12,6 +12,7 @@ from mezzo.train.data.material import Material
 from mezzo.train.data.picture import Canvas
 
 _LETTERS = string.ascii_letters + string.digits * 3 + string.ascii_lowercase + string.punctuation
+_MADE_UP = 0.5  # of the words in training
 READ_QUESTIONS = {
     "train": (
         "What does it say?", "Read the text.", "What is written here?", "What text is in the picture?",
@@ -148,7 +149,9 @@ def _content(material: Material, width: int, height: int) -> str:
     longest = max(4, min(32, round(width / max(9, height / 5))))
     kind = rng.random()
     if kind < 0.45:
-        return material.word(min(12, longest))
+        # The examination asks for words; training has made-up ones as well.
+        made_up = material.split == "train" and rng.random() < _MADE_UP
+        return (material.spliced_word if made_up else material.word)(min(12, longest))
     if kind < 0.55:
         return material.letters(rng.randint(1, min(8, longest)))
     if kind < 0.72:
