@@ -15,6 +15,7 @@ from mezzo.engine.config import Vocabulary
 from mezzo.engine.grammar import GrammarError, Grammars, check_grammar
 from mezzo.engine.messages import AddRequest
 from mezzo.model.decoder import Decoder
+from mezzo.prompt.json_schema import json_rule
 from tests.tiny import EOS, VOCAB_SIZE, VOCABULARY, make_core, make_request, run
 
 DIGITS = 'start: /[0-9]{3}/ "."'
@@ -61,6 +62,23 @@ class TestAnswers:
         for choice, text in done.texts.items():
             assert done.reasons[choice] == "stop"
             jsonschema.validate(json.loads(text), SCHEMA)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_so_does_one_to_a_schema_that_excludes(self, decoder: Decoder, seed: int) -> None:
+        digit = {"type": "integer", "minimum": 0, "maximum": 9}
+        schema = {
+            "type": "object",
+            "properties": {"side": digit, "base": digit, "height": digit, "unit": {"enum": ["m", "cm", 1]}},
+            "additionalProperties": False,
+            "required": ["unit"],
+            "oneOf": [{"required": ["side"]}, {"required": ["base", "height"]}],
+            "not": {"properties": {"unit": {"type": "integer"}}, "required": ["unit"]},
+        }
+        request = bound(f"start: {json_rule(schema)}", temperature=1.5, seed=seed, max_tokens=100, n=5)
+        done = run(make_core(decoder), request)
+        for choice, text in done.texts.items():
+            assert done.reasons[choice] == "stop"
+            jsonschema.validate(json.loads(text), schema)
 
     def test_the_limit_cuts_and_says_so(self, decoder: Decoder) -> None:
         done = run(make_core(decoder), bound(DIGITS, max_tokens=2))

@@ -66,7 +66,7 @@ def test_formats_that_no_grammar_knows_are_left_out_and_nothing_else() -> None:
             "any": {"enum": [{"format": "path"}], "default": {"format": "path"}},
             "list": {"items": [{"format": "regex"}, {"format": "uuid"}]},
         },
-        "dependencies": {"kind": ["any"], "format": {"format": "path", "minProperties": 1}},
+        "patternProperties": {"^format": {"format": "path", "minLength": 1}},
     }
     assert seen_by_grammar(schema) == {
         "type": "object",
@@ -77,7 +77,7 @@ def test_formats_that_no_grammar_knows_are_left_out_and_nothing_else() -> None:
             "any": {"enum": [{"format": "path"}], "default": {"format": "path"}},
             "list": {"items": [{}, {"format": "uuid"}]},
         },
-        "dependencies": {"kind": ["any"], "format": {"minProperties": 1}},
+        "patternProperties": {"^format": {"minLength": 1}},
     }
 
 

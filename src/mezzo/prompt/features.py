@@ -227,8 +227,8 @@ FIELDS: tuple[FieldSupport, ...] = (
         "response_format",
         "honoured",
         "`json_object` and `json_schema` bind the answer: one that ends with `stop` parses and fits the schema, "
-        "whatever `strict` says. Keywords that no grammar can hold (`not`, an overlapping `oneOf`, ...) are refused by "
-        "name; of `format`, only the common ones are held, as JSON Schema lets one.",
+        "whatever `strict` says. Keywords that no grammar can hold (`contains`, `not` with a pattern, ...) are refused "
+        "by name; of `format`, only the common ones are held, as JSON Schema lets one.",
         _check_response_format,
     ),
     FieldSupport(

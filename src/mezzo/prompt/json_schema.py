@@ -65,7 +65,10 @@ def check_schema(validator: Any, schema: dict[str, Any], what: str, *, param: st
 
 def json_rule(schema: dict[str, Any]) -> str:
     """Return what stands for values of `schema` in a rule of a grammar."""
-    return f"%json {json.dumps(_for_grammar(schema) | {'x-guidance': _OPTIONS})}"
+    from mezzo.prompt.schema_rewrites import without_exclusions  # noqa: PLC0415 - see checked_schema
+
+    schema = _for_grammar(without_exclusions(schema))
+    return f"%json {json.dumps(schema | {'x-guidance': _OPTIONS})}"
 
 
 def num_nodes(schema: Any) -> int:
