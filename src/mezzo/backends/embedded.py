@@ -20,7 +20,8 @@ from mezzo.backends.base import (
 )
 from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStream, EngineUnavailable, State
 from mezzo.engine.config import EngineConfig, Vocabulary
-from mezzo.engine.grammar import GrammarError, check_grammar
+from mezzo.engine.grammar import GrammarError
+from mezzo.engine.grammar_checker import GrammarChecker
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
@@ -97,7 +98,7 @@ class EmbeddedBackend:
         self._encoder = load_encoder(Path(folder.path), image_limits=image_limits)
         check_agreement(self._model_config, self._encoder)
         self._encoding_images = asyncio.Semaphore(_IMAGE_PROMPTS_AT_ONCE)
-        self._compiling = asyncio.Semaphore(1)  # hostile ones take a core each
+        self._grammar_checker = GrammarChecker()
 
     @property
     def is_ready(self) -> bool:
@@ -155,6 +156,7 @@ class EmbeddedBackend:
 
     async def stop(self) -> None:
         await self._client.stop()
+        self._grammar_checker.stop()
 
     async def submit(
         self,
@@ -209,19 +211,24 @@ class EmbeddedBackend:
         return self._encoder.encode_answer(text)
 
     async def _grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
-        """Return what binds the answer, compiled once to see that it can be. Raises: InvalidArguments."""
+        """Return what binds the answer, tried out to see that it can be followed. Raises: InvalidArguments."""
+        if request.response_format.type == "text" and not request.functions:
+            return None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._grammar_checker.thread, self._checked_grammar, request)
+
+    def _checked_grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
         grammar = self._encoder.answer_grammar(request)
         if grammar is None:
             return None
-        async with self._compiling:
-            try:
-                await asyncio.to_thread(check_grammar, grammar.text, grammar.begun_with.encode())
-            except GrammarError as error:
-                if grammar.fallback is not None:
-                    return replace(grammar, text=grammar.fallback)
-                raise InvalidArguments(
-                    f"The schema cannot be followed: {str(error)[:_MAX_MESSAGE]}", param=grammar.param
-                ) from error
+        try:
+            self._grammar_checker.check(grammar.text, grammar.begun_with)
+        except GrammarError as error:
+            if grammar.fallback is not None:
+                return replace(grammar, text=grammar.fallback)
+            raise InvalidArguments(
+                f"The schema cannot be followed: {str(error)[:_MAX_MESSAGE]}", param=grammar.param
+            ) from error
         return grammar
 
     async def _encode(self, request: ChatCompletionRequest, attachments: Attachments) -> EncodedPrompt:

@@ -5,7 +5,7 @@ its bytes continue a text of the grammar, and the end tokens may where the text 
 grammar calls `<[id]>`, and may be taken nowhere else.
 
 Grammars come from requests, so nothing here is done in the step's own time that could take long: they are compiled on
-a thread, and masks are computed while the model computes the logits that they will be laid over. What a grammar may
+a thread once mezzo.engine.grammar_checker has found that they can be, and masks are computed while the model computes the logits that they will be laid over. What a grammar may
 cost is bounded by `LIMITS`; one that passes them ends its sequence with `error`.
 """
 
@@ -16,7 +16,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from mezzo.engine.config import Vocabulary
 
-# The most expensive grammars that benchmarks/grammars.py knows compile in 0.3 s of one core within these limits; with
-# the library's own, which let no schema more through, in 1.5 s.
+# Within these limits the most expensive grammar that benchmarks/grammars.py knows compiles in less than a second of one
+# core. They do not bound all that the library does: see mezzo.engine.grammar_checker.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=50_000,
     step_lexer_fuel=200_000,
@@ -44,13 +44,10 @@ class GrammarError(ValueError):
     """A grammar that cannot be compiled, or is too complex. The message is for whoever wrote the schema."""
 
 
-@lru_cache(maxsize=_KEPT)
 def check_grammar(grammar: str, begun_with: bytes = b"") -> None:
     """Compile a grammar for no vocabulary in particular, and see whether a text may begin with `begun_with`.
 
-    Blocking, up to a second or so for the worst; the interpreter is free for others meanwhile. What was found good is
-    remembered.
-    Raises: GrammarError.
+    A hostile grammar may keep it busy for ever: see mezzo.engine.grammar_checker. Raises: GrammarError.
     """
     matcher = _compiled(_byte_tokenizer(), grammar)
     if begun_with and matcher.try_consume_tokens(list(begun_with)) < len(begun_with):

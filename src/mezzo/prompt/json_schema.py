@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any, Final, Literal
 
 from mezzo.protocol.errors import InvalidArguments
 
 MAX_SCHEMA_NODES = 10_000
 ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
+_MAX_DEPTH = 200  # objects and lists within each other
+_MAX_NODES_FOR_WORDS = 500
 _MAX_MESSAGE = 200
 # One way to write a value, the way of Python's json.dumps: a model that may write spaces for ever does.
 # All options are set, since a schema could set them itself.
@@ -46,21 +49,41 @@ def checked_schema(schema: dict[str, Any], param: Literal["response_format", "to
 
     if num_nodes(schema) > MAX_SCHEMA_NODES:
         raise InvalidArguments(f"The schema has more than {MAX_SCHEMA_NODES} parts", param=param)
-    validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    check_schema(validator, schema, "schema", param=param)
+    draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    check_schema(draft, schema, "schema", param=param)
     return schema
 
 
-def check_schema(validator: Any, schema: dict[str, Any], what: str, *, param: str) -> None:
-    """Check that `schema` is one of the draft of `validator`, a class of jsonschema's. Raises: InvalidArguments."""
+def check_schema(draft: Any, schema: dict[str, Any], what: str, *, param: str) -> None:
+    """Check that `schema` is one of `draft`, a class of jsonschema's. Raises: InvalidArguments.
+
+    jsonschema takes a second for the largest schemas, and the caller is an event loop: it only has its say, in the
+    words that the reference's clients know, about small ones that jsonschema_rs finds wrong.
+    """
     import jsonschema  # noqa: PLC0415 - see checked_schema
 
+    if _depth(schema) > _MAX_DEPTH:
+        raise InvalidArguments(f"Invalid {what}: it is nested too deeply", param=param)
+    quick = _quick_validator(draft)
+    if quick is not None and quick.is_valid(schema):
+        return
+    if quick is not None and num_nodes(schema) > _MAX_NODES_FOR_WORDS:
+        error = next(quick.iter_errors(schema))
+        raise InvalidArguments(f"Invalid {what}: {error.message[:_MAX_MESSAGE]}", param=param)
     try:
-        validator.check_schema(schema)
+        draft.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise InvalidArguments(f"Invalid {what}: {error.message[:_MAX_MESSAGE]}", param=param) from error
-    except RecursionError:
-        raise InvalidArguments(f"Invalid {what}: it is nested too deeply", param=param) from None
+
+
+@cache
+def _quick_validator(draft: Any) -> Any:
+    """Return what checks schemas of a draft in microseconds, None for drafts that it does not know."""
+    import jsonschema_rs  # noqa: PLC0415 - see checked_schema
+
+    # The metaschema is given, not found by the schema's own $schema: that would be fetched where it is unknown.
+    make = getattr(jsonschema_rs, draft.__name__, None)
+    return None if make is None else make(draft.META_SCHEMA, validate_formats=True)
 
 
 def json_rule(schema: dict[str, Any]) -> str:
@@ -69,6 +92,16 @@ def json_rule(schema: dict[str, Any]) -> str:
 
     schema = _for_grammar(without_exclusions(schema))
     return f"%json {json.dumps(schema | {'x-guidance': _OPTIONS})}"
+
+
+def _depth(schema: Any) -> int:
+    """Return how deep a schema is nested, at most one more than is allowed."""
+    level, depth = [schema], 0
+    while level and depth <= _MAX_DEPTH:
+        parts = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [part for some in parts for part in some if isinstance(part, dict | list)]
+        depth += 1
+    return depth
 
 
 def num_nodes(schema: Any) -> int:

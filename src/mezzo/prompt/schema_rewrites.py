@@ -119,7 +119,8 @@ class _Rewriter:
         if "oneOf" in copy and self._one_of(schema, copy):
             del copy["oneOf"]
         if "not" in copy:
-            left = self.excluding({key: part for key, part in schema.items() if key != "not"}, copy["not"])
+            rest = {key: part for key, part in schema.items() if key != "not"}
+            left = self._leaving(self._view(rest), copy["not"])
             if left:
                 del copy["not"]
                 conditions += _any_of(left)
@@ -134,12 +135,12 @@ class _Rewriter:
         common = {key: part for key, part in schema.items() if key != "oneOf"}
         alternatives: list[Schema] = []
         for number, branch in enumerate(branches):
-            within = {"allOf": [common, branch]}
+            view = self._view({"allOf": [common, branch]})
             conditions: list[Schema] = []
             for other_number, other in enumerate(branches):
                 if other_number == number:
                     continue
-                left = self.excluding(within, other)
+                left = self._leaving(view, other)
                 if not left:
                     break
                 conditions += _any_of(left)
@@ -181,25 +182,24 @@ class _Rewriter:
         del copy["propertyNames"]
         copy.update(replacement | {"additionalProperties": False})
 
-    def excluding(self, within: Schema, other: Schema, refs: int = 0) -> list[Schema]:
-        """Return schemas, each of which leaves of `within` only values that `other` does not allow.
+    def _leaving(self, view: _View | None, other: Schema, refs: int = 0) -> list[Schema]:
+        """Return schemas, each of which leaves of what is viewed only values that `other` does not allow.
 
         `[{}]` where that is so already, `[]` where no such schema is known.
         """
         self._count()
         if isinstance(other, bool):
             return [] if other else [{}]
-        view = self._view(within)
-        found = [{}] if view is None else self._broken_keywords(view, within, other, refs)
+        found = [{}] if view is None else self._broken_keywords(view, other, refs)
         return [{}] if {} in found else found
 
-    def _broken_keywords(self, view: _View, within: Schema, other: dict[str, Any], refs: int) -> list[Schema]:
+    def _broken_keywords(self, view: _View, other: dict[str, Any], refs: int) -> list[Schema]:
         if view.values is not None:
             left = self._not_allowed(other, view.values)
             return [{}] if len(left) == len(view.values) else [{"enum": left}] if left else []
         if "$ref" in other:  # what stands beside it says less, and in old drafts nothing
             target = self._target(other["$ref"]) if refs < _MAX_REFS else None
-            return [] if target is None else self.excluding(within, target, refs + 1)
+            return [] if target is None else self._leaving(view, target, refs + 1)
         found: list[Schema] = []
         found += self._other_types(view, other)
         if "object" in view.types:
@@ -211,10 +211,10 @@ class _Rewriter:
             if kind == "number" or bound + moved >= 0:
                 found.append({"type": kind, breaking: bound + moved})
         for part in other.get("allOf", ()):
-            found += self.excluding(within, part, refs)
+            found += self._leaving(view, part, refs)
         for key in ("anyOf", "oneOf"):
             if key in other:
-                left_of_each = [self.excluding(within, part, refs) for part in other[key]]
+                left_of_each = [self._leaving(view, part, refs) for part in other[key]]
                 if all(left_of_each):
                     conditions = [condition for left in left_of_each for condition in _any_of(left)]
                     found.append({"allOf": conditions} if conditions else {})
@@ -245,7 +245,7 @@ class _Rewriter:
             if not view.may_have(name):
                 continue
             own: Schema = {"allOf": view.properties[name]} if name in view.properties else {}
-            for left in self.excluding(own, schema, refs):
+            for left in self._leaving(self._view(own), schema, refs):
                 if left == {} and is_object and name in view.required:
                     yield {}
                 else:
