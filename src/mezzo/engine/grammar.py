@@ -5,8 +5,9 @@ its bytes continue a text of the grammar, and the end tokens may where the text 
 grammar calls `<[id]>`, and may be taken nowhere else.
 
 Grammars come from requests, so nothing here is done in the step's own time that could take long: they are compiled on
-a thread once mezzo.engine.grammar_checker has found that they can be, and masks are computed while the model computes the logits that they will be laid over. What a grammar may
-cost is bounded by `LIMITS`; one that passes them ends its sequence with `error`.
+a thread, once mezzo.engine.grammar_checker has found that they can be, and masks are computed while the model computes
+the logits that they will be laid over. What a grammar may cost is bounded by `LIMITS`; one that passes them ends its
+sequence with `error`.
 """
 
 from __future__ import annotations
