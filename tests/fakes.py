@@ -19,9 +19,10 @@ from mezzo.backends.base import (
     WeightsInfo,
 )
 from mezzo.prompt.output import Piece, TextPiece
-from mezzo.prompt.parts import Attachments
+from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import ContextOverflow
+from mezzo.protocol.fim import FimCompletionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,22 @@ class FakeBackend:
         generation = FakeGeneration(script, request, num_prompt_tokens, room)
         self.generations.append(generation)
         return generation
+
+    async def submit_fim(
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+    ) -> FakeGeneration:
+        """Answer as to a message of both texts."""
+        chat = ChatCompletionRequest.model_validate(
+            {
+                "model": request.model,
+                "messages": [{"role": "user", "content": request.prompt + (request.suffix or "")}],
+                "max_tokens": request.max_tokens,
+                "stop": request.stop,
+            }
+        )
+        return await self.submit(
+            chat, NO_ATTACHMENTS, request_id=request_id, temperature=temperature, cache_scope=""
+        )
 
 
 @dataclass

@@ -159,6 +159,11 @@ class Settings(BaseModel):
         description="Guessed tokens that one step may check: predicted outputs, and what stood after the same words "
         "before. 0 guesses nothing.",
     )
+    fim: bool = Field(
+        default=False,
+        description="Let weights fill in the middle (POST /v1/fim/completions) where their tokenizer has the tokens "
+        "for it. Only such as were trained to, like Codestral's, make sense of them, and their files do not say so.",
+    )
     image_cache_tokens: Annotated[int, Field(ge=0)] = Field(
         default=16384,
         description="Tokens of images whose encodings are kept: a picture that comes again is not encoded again.",

@@ -13,6 +13,7 @@ from typing import Protocol
 from mezzo.prompt.output import Piece
 from mezzo.prompt.parts import Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.response import FinishReason
 
 
@@ -165,4 +166,12 @@ class Backend(Protocol):
         an answer takes what others have sent.
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features
         these weights lack); BackendUnavailable for what it must wait for.
+        """
+
+    async def submit_fim(
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+    ) -> Generation:
+        """Admit a request to fill in the middle; only weights with the capability `completion_fim` are asked.
+
+        Raises: as `submit`.
         """

@@ -37,8 +37,12 @@ def model_card(
 
 
 def served_capabilities(resolution: Resolution, weights: WeightsInfo) -> frozenset[str]:
-    """Return what a request to this name may use: only what the card says and the weights behind it hold."""
-    return resolution.card.capabilities & resolution.served_by.capabilities & weights.capabilities
+    """Return what a request to this name may use: only what the card says and the weights behind it hold.
+
+    That weights fill in the middle, which no card of the family promises, is the operator's word.
+    """
+    promised = resolution.card.capabilities & resolution.served_by.capabilities
+    return (promised | {"completion_fim"}) & weights.capabilities
 
 
 def _card(resolution: Resolution, weights: WeightsInfo, now: datetime) -> ModelCard:

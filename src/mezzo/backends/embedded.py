@@ -29,13 +29,14 @@ from mezzo.prompt.answer_grammar import AnswerGrammar
 from mezzo.prompt.encoder import EncodedPrompt, PlacedImage, PromptEncoder
 from mezzo.prompt.load import load_encoder
 from mezzo.prompt.media.image_headers import ImageLimits
-from mezzo.prompt.output import OutputParser, Piece
+from mezzo.prompt.output import OutputParser, Piece, PlainParser
 from mezzo.prompt.parts import Attachments
 from mezzo.prompt.tokenizer import UnsupportedTokenizer
 from mezzo.protocol.base import WireModel
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import TextChunk, ThinkingChunk
 from mezzo.protocol.errors import ContextOverflow, InvalidArguments
+from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.response import FinishReason
 from mezzo.settings import Settings
 from mezzo.weights.folder import CheckpointFolder
@@ -77,7 +78,8 @@ def make_embedded_backend(
     )
     client.spawn()
     try:
-        return EmbeddedBackend(folder, client, ImageLimits(max_bytes=settings.max_image_bytes))
+        limits = ImageLimits(max_bytes=settings.max_image_bytes)
+        return EmbeddedBackend(folder, client, limits, fills_in=settings.fim)
     except (UnsupportedCheckpoint, UnsupportedTokenizer) as error:
         raise BackendUnavailable(f"{folder.name}: {error}") from error
 
@@ -86,13 +88,22 @@ class EmbeddedBackend:
     """One set of weights, served by one engine process."""
 
     def __init__(
-        self, folder: CheckpointFolder, client: EngineClient, image_limits: ImageLimits | None = None
+        self,
+        folder: CheckpointFolder,
+        client: EngineClient,
+        image_limits: ImageLimits | None = None,
+        *,
+        fills_in: bool = False,
     ) -> None:
-        """image_limits: of images that are decoded, None for the defaults.
+        """Make the backend of a checkpoint whose engine is not loaded yet.
+
+        image_limits   of images that are decoded, None for the defaults
+        fills_in       the weights were trained to fill in the middle
 
         Raises: UnsupportedCheckpoint, UnsupportedTokenizer.
         """
         self._folder = folder
+        self._fills_in = fills_in
         self._client = client
         self._model_config = ModelConfig.from_folder(Path(folder.path))
         self._encoder = load_encoder(Path(folder.path), image_limits=image_limits)
@@ -116,10 +127,12 @@ class EmbeddedBackend:
 
     @property
     def _capabilities(self) -> frozenset[str]:
-        """What prompt format and network can do together: a format with images is no use without eyes."""
+        """What prompt format and weights can do together: a format with images is no use without eyes."""
         of_format = self._encoder.capabilities
-        blind = {"vision"} if self._model_config.vision is None else set()
-        return frozenset({"completion_chat"}) | (of_format - blind)
+        missing = {"vision"} if self._model_config.vision is None else set()
+        if not self._fills_in:
+            missing.add("completion_fim")
+        return frozenset({"completion_chat"}) | (of_format - missing)
 
     @property
     def engine(self) -> EngineClient:
@@ -190,17 +203,39 @@ class EmbeddedBackend:
             grammar=grammar.text if grammar is not None else None,
             begun_with=grammar.begun_with.encode() if grammar is not None else b"",
         )
+        parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
+        return await self._begin(
+            message, parsers, prediction=PredictionCounts() if request.prediction.content else None
+        )
+
+    async def submit_fim(
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+    ) -> EmbeddedGeneration:
+        suffix = request.suffix or ""
+        if len(request.prompt) + len(suffix) > _ENCODE_INLINE_CHARS:
+            prompt = await asyncio.to_thread(self._encoder.encode_fim, request.prompt, suffix)
+        else:
+            prompt = self._encoder.encode_fim(request.prompt, suffix)
+        self._check_length(len(prompt), request.max_tokens, 0)
+        params = SamplingParams(
+            temperature=temperature,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            seed=request.random_seed,
+            max_tokens=request.max_tokens,
+            stop=request.stop_strings,
+        )
+        message = AddRequest(request_id=request_id, prompt_token_ids=prompt, params=params)
+        return await self._begin(message, [PlainParser()], prediction=None)
+
+    async def _begin(
+        self, message: AddRequest, parsers: list[OutputParser], *, prediction: PredictionCounts | None
+    ) -> EmbeddedGeneration:
         try:
             stream = await self._client.submit(message)
         except (EngineFull, EngineUnavailable) as error:
             raise BackendUnavailable(str(error)) from error
-        parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
         return EmbeddedGeneration(
-            self._client,
-            stream,
-            len(prompt.token_ids),
-            parsers,
-            prediction=PredictionCounts() if request.prediction.content else None,
+            self._client, stream, len(message.prompt_token_ids), parsers, prediction=prediction
         )
 
     async def _prediction(self, request: ChatCompletionRequest) -> list[int]:

@@ -38,7 +38,8 @@ class PromptEncoder(Protocol):
 
     eos_token_ids      ids at which the model ends its answer
     marker_token_ids   control tokens that the engine must report for `output_parser` to work
-    capabilities       the wire's capability names that the prompt format has: `vision`, `function_calling`, `reasoning`
+    capabilities       the wire's capability names that the prompt format has: `vision`, `function_calling`,
+                       `reasoning`, `completion_fim`
     image_processor    how the checkpoint wants its images, None for one that reads none
     image_token_id     the token that stands for a merged patch, None likewise
     reasoning_efforts  values of `reasoning_effort` that the model was trained on; empty without adjustable reasoning
@@ -70,6 +71,12 @@ class PromptEncoder(Protocol):
 
         Blocking and, with images, slow: call it off the event loop then.
         Raises: DomainError for what this checkpoint's format cannot show.
+        """
+
+    def encode_fim(self, prompt: str, suffix: str) -> list[int]:
+        """Return the prompt after which a model writes what stands between two texts.
+
+        Raises: NotImplementedError without the capability `completion_fim`.
         """
 
     def encode_answer(self, text: str) -> list[int]:

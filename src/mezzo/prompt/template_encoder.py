@@ -84,6 +84,10 @@ class TemplateEncoder:
         """Return the bytes of every id, empty for control tokens."""
         return self.tokenizer.token_bytes()
 
+    def encode_fim(self, prompt: str, suffix: str) -> list[int]:
+        """Raise NotImplementedError: a chat template says nothing of gaps."""
+        raise NotImplementedError("a chat template has no form for a prefix and a suffix")
+
     def encode_answer(self, text: str) -> list[int]:
         """Return the tokens of a text as the model would write it after its turn has begun."""
         return self.tokenizer.encode(text, is_beginning=False)

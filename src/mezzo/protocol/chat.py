@@ -56,6 +56,13 @@ class StreamOptions(WireModel):
     stream_tool_calls: Bool | None = None
 
 
+def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
+    """Return what `stop` lists, in its order."""
+    if stop is None:
+        return ()
+    return (stop,) if isinstance(stop, str) else tuple(stop)
+
+
 class ChatCompletionRequest(WireModel):
     """One request as the wire has it.
 
@@ -97,9 +104,7 @@ class ChatCompletionRequest(WireModel):
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """The strings that end the answer, in the order given."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return stop_strings(self.stop)
 
     @property
     def continued(self) -> AssistantMessage | None:

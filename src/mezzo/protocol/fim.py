@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mezzo.protocol.base import AS_NUMBER, Bool, JsonObject, NonNegativeInt, WireModel
-from mezzo.protocol.chat import MAX_STOP_STRINGS, StopString
+from mezzo.protocol.chat import MAX_STOP_STRINGS, StopString, stop_strings
 
 
 class FimCompletionRequest(WireModel):
@@ -25,3 +25,8 @@ class FimCompletionRequest(WireModel):
     random_seed: NonNegativeInt | None = None
     metadata: JsonObject | None = None
     prompt_cache_key: str | None = None
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The strings that end the answer, in the order given."""
+        return stop_strings(self.stop)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import structlog
 
@@ -14,10 +14,17 @@ from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.limits import LimitExceeded, LimitState
 from mezzo.prompt.features import DOCUMENTS, check_features
-from mezzo.prompt.parts import Attachments
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
-from mezzo.protocol.errors import InvalidModel, NotFound, RateLimited, RetiredModel, ServiceUnavailable
+from mezzo.protocol.errors import (
+    InvalidArguments,
+    InvalidModel,
+    NotFound,
+    RateLimited,
+    RetiredModel,
+    ServiceUnavailable,
+)
+from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.server.auth import Caller
 from mezzo.server.exchange import Exchange
@@ -56,33 +63,45 @@ class Gateway:
 
         What is returned must be closed by whoever called. Raises: ApiError.
         """
-        exchange.model, exchange.is_stream = request.model[:MAX_LOGGED_NAME], request.stream
-        if self._is_draining:
-            raise ServiceUnavailable
         now = self._services.clock()
-        resolution = self._resolve(request.model, now)
-        backend = self._services.router.backend_for(resolution.served_by.id)
-        exchange.model_id, exchange.weights = resolution.served_by.id, backend.info.name
-        limits = self._count(caller, resolution, exchange)
+        resolution, backend, limits = self._receive(caller, request, exchange, now)
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
         check_features(request, served_capabilities(resolution, backend.info) | {DOCUMENTS})
         terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
         async with self._services.attachments.loaded(request) as attachments:
-            generation = await self._submit(backend, request, attachments, terms, caller)
-        exchange.num_prompt_tokens = generation.num_prompt_tokens
-        exchange.headers |= limits.headers() | terms.headers
+            generation = await _submitted(
+                backend,
+                backend.submit(
+                    request,
+                    attachments,
+                    request_id=terms.id,
+                    temperature=terms.temperature,
+                    cache_scope=caller.key_id,
+                ),
+            )
         if self._settings.log_prompts:
             exchange.prompt = [
                 _without_files(message.model_dump(mode="json")) for message in request.messages
             ]
-        return self._run(generation, terms, exchange, caller)
+        return self._run(generation, terms, limits, exchange, caller)
 
-    def refuse_fim(self, caller: Caller, name: str, exchange: Exchange) -> NoReturn:
-        """Answer a request to fill in the middle, which no card of the catalog promises. Raises: ApiError."""
-        exchange.model = name[:MAX_LOGGED_NAME]
-        resolution = self._resolve(name, self._services.clock())
-        self._count(caller, resolution, exchange)
-        raise InvalidModel(name)
+    async def admit_fim(
+        self, caller: Caller, request: FimCompletionRequest, exchange: Exchange
+    ) -> RunningChat:
+        """Do with a request to fill in the middle as `admit` does with a chat. Raises: ApiError."""
+        now = self._services.clock()
+        resolution, backend, limits = self._receive(caller, request, exchange, now)
+        if "completion_fim" not in served_capabilities(resolution, backend.info):
+            raise InvalidModel(request.model)
+        if request.min_tokens:
+            raise InvalidArguments("min_tokens is not supported by this server", param="min_tokens")
+        terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
+        generation = await _submitted(
+            backend, backend.submit_fim(request, request_id=terms.id, temperature=terms.temperature)
+        )
+        if self._settings.log_prompts:
+            exchange.prompt = {"prompt": request.prompt, "suffix": request.suffix}
+        return self._run(generation, terms, limits, exchange, caller)
 
     def drain(self) -> None:
         """Admit nothing from now on; what runs goes on."""
@@ -120,6 +139,22 @@ class Gateway:
     def _weights(self) -> Mapping[str, WeightsInfo]:
         return {model_id: backend.info for model_id, backend in self._services.router.by_model_id.items()}
 
+    def _receive(
+        self,
+        caller: Caller,
+        request: ChatCompletionRequest | FimCompletionRequest,
+        exchange: Exchange,
+        now: datetime,
+    ) -> tuple[Resolution, Backend, LimitState]:
+        """Find who answers, and count the request against its caller's limits."""
+        exchange.model, exchange.is_stream = request.model[:MAX_LOGGED_NAME], request.stream
+        if self._is_draining:
+            raise ServiceUnavailable
+        resolution = self._resolve(request.model, now)
+        backend = self._services.router.backend_for(resolution.served_by.id)
+        exchange.model_id, exchange.weights = resolution.served_by.id, backend.info.name
+        return resolution, backend, self._count(caller, resolution, exchange)
+
     def _resolve(self, name: str, now: datetime) -> Resolution:
         served = self._services.router.by_model_id.keys()
         try:
@@ -139,30 +174,17 @@ class Gateway:
             exchange.headers |= over.state.headers()
             raise RateLimited(retry_after_s=over.retry_after_s) from None
 
-    async def _submit(
-        self,
-        backend: Backend,
-        request: ChatCompletionRequest,
-        attachments: Attachments,
-        terms: ChatTerms,
-        caller: Caller,
-    ) -> Generation:
-        try:
-            return await backend.submit(
-                request,
-                attachments,
-                request_id=terms.id,
-                temperature=terms.temperature,
-                cache_scope=caller.key_id,
-            )
-        except BackendUnavailable as unavailable:
-            # The reason is for the operator: it may name files and processes.
-            _log.warning("backend unavailable", weights=backend.info.name, reason=str(unavailable))
-            raise ServiceUnavailable(retry_after_s=unavailable.retry_after_s) from None
-
     def _run(
-        self, generation: Generation, terms: ChatTerms, exchange: Exchange, caller: Caller
+        self,
+        generation: Generation,
+        terms: ChatTerms,
+        limits: LimitState,
+        exchange: Exchange,
+        caller: Caller,
     ) -> RunningChat:
+        exchange.num_prompt_tokens = generation.num_prompt_tokens
+        exchange.headers |= limits.headers() | terms.headers
+
         def close(chat: RunningChat) -> None:
             self._running.discard(chat)
             self._charge(caller, chat)
@@ -188,6 +210,15 @@ class Gateway:
         limits = self._services.limiter.charge(caller.key_id, model_id, cost, time.monotonic())
         # Still in time for a JSON answer; a stream's headers left before its cost was known.
         exchange.headers |= limits.headers(query_cost=cost)
+
+
+async def _submitted(backend: Backend, submission: Awaitable[Generation]) -> Generation:
+    try:
+        return await submission
+    except BackendUnavailable as unavailable:
+        # The reason is for the operator: it may name files and processes.
+        _log.warning("backend unavailable", weights=backend.info.name, reason=str(unavailable))
+        raise ServiceUnavailable(retry_after_s=unavailable.retry_after_s) from None
 
 
 def _without_files(value: Any) -> Any:

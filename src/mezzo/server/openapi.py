@@ -86,6 +86,20 @@ _REFUSALS = {
 }
 _SECURED: dict[str, Any] = {"security": [{"bearer": []}]}
 
+_COMPLETION: dict[int, Any] = {
+    200: {
+        "description": "The answer, or with `stream` its events",
+        "content": {
+            **_json("ChatCompletionResponse"),
+            "text/event-stream": {"schema": {"$ref": _REF + "ChatCompletionChunk"}},
+        },
+    },
+    400: _answer("The request cannot be honoured", "DomainError"),
+    **_REFUSALS,
+    500: _answer("A fault of the server", "DomainError"),
+    503: _answer("The server is full, starting or stopping", "DomainError"),
+}
+
 CHAT_OPERATION: dict[str, Any] = {
     "summary": "Answer a conversation",
     "operation_id": "create_chat_completion",
@@ -93,32 +107,17 @@ CHAT_OPERATION: dict[str, Any] = {
         **_SECURED,
         "requestBody": {"required": True, "content": _json("ChatCompletionRequest")},
     },
-    "responses": {
-        200: {
-            "description": "The answer, or with `stream` its events",
-            "content": {
-                **_json("ChatCompletionResponse"),
-                "text/event-stream": {"schema": {"$ref": _REF + "ChatCompletionChunk"}},
-            },
-        },
-        400: _answer("The request cannot be honoured", "DomainError"),
-        **_REFUSALS,
-        500: _answer("A fault of the server", "DomainError"),
-        503: _answer("The server is full, starting or stopping", "DomainError"),
-    },
+    "responses": _COMPLETION,
 }
 
 FIM_OPERATION: dict[str, Any] = {
-    "summary": "Fill in the middle: refused, no model of the catalog does",
+    "summary": "Fill in the middle, with weights that were trained to",
     "operation_id": "create_fim_completion",
     "openapi_extra": {
         **_SECURED,
         "requestBody": {"required": True, "content": _json("FimCompletionRequest")},
     },
-    "responses": {
-        400: _answer("The model does not fill in the middle, or is not known", "DomainError"),
-        **_REFUSALS,
-    },
+    "responses": _COMPLETION,
 }
 
 MODELS_OPERATION: dict[str, Any] = {

@@ -8,6 +8,7 @@ from email.utils import format_datetime
 
 from mezzo.catalog.resolve import Resolution
 from mezzo.protocol.chat import ChatCompletionRequest
+from mezzo.protocol.fim import FimCompletionRequest
 
 DEPRECATION_TIMESTAMP_HEADER = "x-model-deprecation-timestamp"
 SERVED_BY_HEADER = "x-mezzo-served-by"
@@ -39,19 +40,24 @@ class ChatTerms:
 
 
 def settle_terms(
-    request: ChatCompletionRequest, resolution: Resolution, *, request_id: str, now: datetime
+    request: ChatCompletionRequest | FimCompletionRequest,
+    resolution: Resolution,
+    *,
+    request_id: str,
+    now: datetime,
 ) -> ChatTerms:
     """Settle the facts of a request whose messages and features were checked."""
     served_by = resolution.served_by
+    chat = request if isinstance(request, ChatCompletionRequest) else None
     return ChatTerms(
         id=request_id,
         created=int(now.timestamp()),
         model=resolution.requested,
         model_id=served_by.id,
-        num_choices=request.num_choices,
+        num_choices=chat.num_choices if chat else 1,
         temperature=served_by.default_temperature if request.temperature is None else request.temperature,
-        prefix=request.continued_text,
-        stream_tool_calls=bool(request.stream_options and request.stream_options.stream_tool_calls),
+        prefix=chat.continued_text if chat else "",
+        stream_tool_calls=bool(chat and chat.stream_options and chat.stream_options.stream_tool_calls),
         headers=_model_headers(resolution),
         json_headers=_json_headers(resolution),
     )

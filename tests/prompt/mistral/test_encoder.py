@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mistral_common.protocol.fim.request import FIMRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from PIL import Image
 
@@ -268,6 +269,19 @@ class TestRefusals:
         assert encode_wire("tekken-v7", wire)
 
 
+class TestGaps:
+    @pytest.mark.parametrize("name", [name for name in ALL if name != "sentencepiece-v1"])
+    @pytest.mark.parametrize("suffix", ["", "    return total\n", "[PREFIX] [SUFFIX]"])
+    def test_tokens_are_those_of_the_reference(self, name: str, suffix: str) -> None:
+        prompt = "def add(a, b):\n    # [SUFFIX] é\n"
+        expected = reference(name).encode_fim(FIMRequest(prompt=prompt, suffix=suffix or None)).tokens
+        assert encoder(name).encode_fim(prompt, suffix) == expected
+
+    def test_v1_has_no_tokens_for_it(self) -> None:
+        with pytest.raises(NotImplementedError):
+            encoder("sentencepiece-v1").encode_fim("a", "b")
+
+
 class TestTokenBytes:
     @pytest.mark.parametrize("name", ALL)
     def test_bytes_of_a_text_are_the_text(self, name: str) -> None:
@@ -291,13 +305,17 @@ class TestWhatAnEncoderSays:
         ("name", "capabilities", "markers"),
         [
             ("sentencepiece-v1", set(), set()),
-            ("sentencepiece-v2", {"function_calling"}, {"[TOOL_CALLS]"}),
-            ("sentencepiece-v7", {"function_calling"}, {"[TOOL_CALLS]"}),
-            ("sentencepiece-v7m1", {"function_calling", "vision"}, {"[TOOL_CALLS]"}),
-            ("tekken-v11", {"function_calling", "vision"}, {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"}),
+            ("sentencepiece-v2", {"function_calling", "completion_fim"}, {"[TOOL_CALLS]"}),
+            ("sentencepiece-v7", {"function_calling", "completion_fim"}, {"[TOOL_CALLS]"}),
+            ("sentencepiece-v7m1", {"function_calling", "completion_fim", "vision"}, {"[TOOL_CALLS]"}),
+            (
+                "tekken-v11",
+                {"function_calling", "completion_fim", "vision"},
+                {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"},
+            ),
             (
                 "tekken-v13",
-                {"function_calling", "vision", "reasoning"},
+                {"function_calling", "completion_fim", "vision", "reasoning"},
                 {"[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]"},
             ),
         ],
@@ -317,7 +335,7 @@ class TestWhatAnEncoderSays:
         read = MistralEncoder.from_file(
             write_tekken(tmp_path / "tekken.json", "v13", special_tokens=control_tokens("v11"), image=None)
         )
-        assert read.capabilities == {"function_calling"}
+        assert read.capabilities == {"function_calling", "completion_fim"}
         with pytest.raises(FeatureNotEnabled, match=r"thinking content is not enabled"):
             read.encode(request(messages=[user(), assistant([thinking("a")]), user()]))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from mistral_common.protocol.fim.request import FIMRequest
 from mistral_common.protocol.instruct.chunk import ImageChunk, ImageURLChunk
 from mistral_common.protocol.instruct.validator import ValidationMode
 from mistral_common.tokens.tokenizers.base import TokenizerVersion
@@ -114,12 +115,12 @@ class MistralEncoder:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """`vision` with an image format, `function_calling` from v2 on, `reasoning` with tokens for traces."""
+        """`vision` with an image format, the others with their tokens: calls and gaps have theirs from v2 on."""
         found = set()
         if self.image_processor is not None:
             found.add("vision")
         if self.version >= TokenizerVersion.v2:
-            found.add("function_calling")
+            found |= {"function_calling", "completion_fim"}
         if self._has_thinking:
             found.add("reasoning")
         return frozenset(found)
@@ -135,6 +136,13 @@ class MistralEncoder:
     def token_bytes(self) -> tuple[bytes, ...]:
         """Return the bytes of every id, empty for control tokens."""
         return token_bytes(self._tokenizer)
+
+    def encode_fim(self, prompt: str, suffix: str) -> list[int]:
+        """Return `[SUFFIX]`, the suffix, `[PREFIX]` and the prompt, as the reference's FIM models were trained."""
+        if "completion_fim" not in self.capabilities:
+            raise NotImplementedError(f"{self.version} has no tokens for a prefix and a suffix")
+        tokens: list[int] = self._instruct.encode_fim(FIMRequest(prompt=prompt, suffix=suffix)).tokens
+        return tokens
 
     def encode_answer(self, text: str) -> list[int]:
         """Return the tokens of a text as the model would write it after the end of an instruction."""
