@@ -47,7 +47,7 @@ def test_mistral_s_own_files_come_first(tmp_path: Path) -> None:
     encoder = load_encoder(tmp_path)
     assert isinstance(encoder, MistralEncoder)
     assert encoder.version == "v13"
-    assert encoder.capabilities == {"function_calling", "vision", "reasoning"}
+    assert encoder.capabilities == {"function_calling", "completion_fim", "vision", "reasoning"}
 
 
 def test_a_plain_sentencepiece_model_is_the_first_version(tmp_path: Path) -> None:

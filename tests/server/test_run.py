@@ -217,7 +217,7 @@ class TestProcess:
         with listen("127.0.0.1", 0) as free:
             port = free.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        with serving(start_s=2, port=port) as serve, httpx.Client(trust_env=False) as client:
+        with serving(start_s=4, port=port) as serve, httpx.Client(trust_env=False) as client:
             wait_until(lambda: answers(client, url), timeout_s=10)
             response = client.get(url + "/readyz")
             assert (response.status_code, response.json()["reason"]) == (503, "not ready: fake, fake")
