@@ -23,7 +23,7 @@ CITIES = [
 
 def test_thirty_two_streams_get_what_each_gets_alone(server: Serving) -> None:
     requests = [
-        chat(f"{'Say a little more than usual. ' * (i % 5)}What is {city} known for?", max_tokens=10)
+        chat(f"{'Say a little more than usual. ' * (i % 5)}What is {city} known for?", max_tokens=7)
         | ({"temperature": 1.0, "random_seed": i} if i % 2 else {})
         for i, city in enumerate(CITIES)
     ]
@@ -67,15 +67,15 @@ def test_long_prompt_does_not_stall_running_streams(server: Serving) -> None:
         for _ in streams:
             assert running.acquire(timeout=60)
         began_s = time.monotonic()
-        long = stream(server, chat("river " * 6000, max_tokens=1))
+        long = stream(server, chat("river " * 4500, max_tokens=1))
         ended_s = time.monotonic()
         is_read.set()
         results = [future.result(60) for future in streams]
-    assert long.chunks[-1]["usage"]["prompt_tokens"] > 6000
+    assert long.chunks[-1]["usage"]["prompt_tokens"] > 4500
     for result in results:
         times_s = [t for t in result.times_s if began_s <= t <= ended_s]
-        # At least one token for each chunk of the prompt, 12 of 512 tokens, and no gap as long as several chunks.
-        assert len(times_s) >= 8
+        # At least one token for each chunk of the prompt, 9 of 512 tokens, and no gap as long as several chunks.
+        assert len(times_s) >= 6
         gaps_s = [
             later - earlier for earlier, later in zip([began_s, *times_s], [*times_s, ended_s], strict=True)
         ]
