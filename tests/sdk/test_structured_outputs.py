@@ -58,6 +58,10 @@ class City(Closed):
     districts: list[Literal["north", "south"]] = Field(max_length=2)
 
 
+class Palette(Closed):
+    colours: set[Literal["red", "green", "blue"]] = Field(min_length=3)
+
+
 @pytest.fixture
 def openai(server: Serving) -> Iterator[OpenAI]:
     with OpenAI(api_key=KEY, base_url=f"{server.url}/v1") as client:
@@ -103,6 +107,18 @@ class TestJson:
         choice = complete(mistral, messages=messages, response_format=schema)
         assert choice.message.content.startswith('{"name": "Rome", "size": "')
         jsonschema.validate(json.loads(choice.message.content), City.model_json_schema())
+
+    def test_a_set_has_nothing_twice(self, mistral: Mistral) -> None:
+        answer = mistral.chat.parse(Palette, model=MODEL, messages=[USER], temperature=1.5, max_tokens=100)
+        content = json.loads(answer.choices[0].message.content)
+        assert sorted(content["colours"]) == ["blue", "green", "red"]
+
+    def test_a_prefix_that_has_something_twice_is_refused(self, mistral: Mistral) -> None:
+        schema = {"type": "json_schema", "json_schema": {"name": "p", "schema": Palette.model_json_schema()}}
+        begun = {"role": "assistant", "content": '{"colours": ["red", "red"', "prefix": True}
+        with pytest.raises(SDKError) as refused:
+            complete(mistral, messages=[USER, begun], response_format=schema)
+        assert "begins with does not fit" in json.loads(refused.value.body)["message"]
 
     def test_openai_s_client_parses(self, openai: OpenAI) -> None:
         answer = openai.chat.completions.parse(

@@ -20,7 +20,7 @@ from mezzo.backends.base import (
 )
 from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStream, EngineUnavailable, State
 from mezzo.engine.config import EngineConfig, Vocabulary
-from mezzo.engine.grammar import GrammarError
+from mezzo.engine.grammar import GrammarError, check_beginning
 from mezzo.engine.grammar_checker import GrammarChecker
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
@@ -201,6 +201,7 @@ class EmbeddedBackend:
             images=await self._image_inputs(prompt.images, cache_scope),
             prediction_token_ids=prediction,
             grammar=grammar.text if grammar is not None else None,
+            unique_items=grammar.unique_items if grammar is not None else None,
             begun_with=grammar.begun_with.encode() if grammar is not None else b"",
         )
         parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
@@ -258,6 +259,7 @@ class EmbeddedBackend:
             return None
         try:
             self._grammar_checker.check(grammar.text, grammar.begun_with)
+            check_beginning(grammar.begun_with.encode(), grammar.unique_items)
         except GrammarError as error:
             if grammar.fallback is not None:
                 return replace(grammar, text=grammar.fallback)

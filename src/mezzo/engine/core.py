@@ -137,7 +137,7 @@ class EngineCore:
         if request.grammar is None:
             self.scheduler.add(first)
         else:
-            compiling = self._grammars.begin(request.grammar, request.begun_with)
+            compiling = self._grammars.begin(request.grammar, request.begun_with, request.unique_items)
             self._compiling[request.request_id] = first, compiling
 
     def abort(self, request_id: str) -> list[SequenceOutput]:

@@ -13,6 +13,7 @@ sequence with `error`.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from mezzo.engine.config import Vocabulary
+from mezzo.engine.unique_items import UniqueItems
 
 # Within these limits the most expensive grammar that benchmarks/grammars.py knows compiles in less than a second of one
 # core. They do not bound all that the library does: see mezzo.engine.grammar_checker.
@@ -35,7 +37,9 @@ LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,  # the long ones show the parser's insides
 )
+_DOES_NOT_FIT = "what the answer begins with does not fit"
 _KEPT = 32  # compiled grammars
+_ENDS = frozenset(b',"]}')  # bytes, one of which every token has that ends an item of an array
 _PLACE = re.compile(r"^at \d+\(\d+\): ")  # of an error, in a text that whoever wrote the schema never saw
 # Where only one text can follow, any split of it into tokens may: which is usual is the model's to know.
 _PREAMBLE = '%llguidance {"no_forcing": true}\n'
@@ -52,7 +56,13 @@ def check_grammar(grammar: str, begun_with: bytes = b"") -> None:
     """
     matcher = _compiled(_byte_tokenizer(), grammar)
     if begun_with and matcher.try_consume_tokens(list(begun_with)) < len(begun_with):
-        raise GrammarError("what the answer begins with does not fit")
+        raise GrammarError(_DOES_NOT_FIT)
+
+
+def check_beginning(begun_with: bytes, unique_items: str | None) -> None:
+    """See whether an answer may begin with a text as far as `uniqueItems` of its schema go. Raises: GrammarError."""
+    if unique_items is not None and UniqueItems(json.loads(unique_items)).after(begun_with) is None:
+        raise GrammarError(_DOES_NOT_FIT)
 
 
 class Grammars:
@@ -65,9 +75,12 @@ class Grammars:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="grammar")
         self._compiled: OrderedDict[bytes, Future[LLMatcher]] = OrderedDict()
 
-    def begin(self, grammar: str, begun_with: bytes = b"") -> Future[GrammarState]:
+    def begin(
+        self, grammar: str, begun_with: bytes = b"", unique_items: str | None = None
+    ) -> Future[GrammarState]:
         """Compile `grammar`, or find it compiled; the result is the state after `begun_with`.
 
+        unique_items: the JSON Schema whose `uniqueItems` are watched beside it, None where there are none.
         The future's error is a GrammarError where the grammar is none.
         """
         key = hashlib.sha256(grammar.encode()).digest()
@@ -77,7 +90,7 @@ class Grammars:
             self._compiled.popitem(last=False)
         begun: Future[GrammarState] = Future()
         compiled.add_done_callback(
-            lambda done: _settle(begun, lambda: self._state(done.result(), begun_with))
+            lambda done: _settle(begun, lambda: self._state(done.result(), begun_with, unique_items))
         )
         return begun
 
@@ -93,6 +106,10 @@ class Grammars:
         )
 
     @cached_property
+    def _table(self) -> _TokenTable:
+        return _TokenTable(self._vocabulary.token_bytes)
+
+    @cached_property
     def _tokenizer(self) -> LLTokenizer:
         return _tokenizer(list(self._vocabulary.token_bytes), sorted(self._vocabulary.eos_token_ids))
 
@@ -101,8 +118,9 @@ class Grammars:
         matcher.compute_bitmask()  # the first look at a state is the long one, and its result is kept
         return matcher
 
-    def _state(self, compiled: LLMatcher, begun_with: bytes) -> GrammarState:
-        state = GrammarState(compiled.deep_copy())
+    def _state(self, compiled: LLMatcher, begun_with: bytes, unique_items: str | None) -> GrammarState:
+        items = None if unique_items is None else UniqueItems(json.loads(unique_items))
+        state = GrammarState(compiled.deep_copy(), self._table, items)
         if begun_with:
             state.take(self._tokenizer.tokenize_bytes(begun_with))
         return state
@@ -111,8 +129,12 @@ class Grammars:
 class GrammarState:
     """How far one sequence has come in its grammar."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(
+        self, matcher: LLMatcher, table: _TokenTable, unique_items: UniqueItems | None = None
+    ) -> None:
         self._matcher = matcher
+        self._table = table
+        self._unique_items = unique_items
 
     @property
     def is_broken(self) -> bool:
@@ -126,11 +148,19 @@ class GrammarState:
 
     def copy(self) -> GrammarState:
         """Return the same state for a sibling."""
-        return GrammarState(self._matcher.deep_copy())
+        return GrammarState(self._matcher.deep_copy(), self._table, self._unique_items)
 
     def num_valid(self, token_ids: Sequence[int]) -> int:
         """Return how many of these tokens, from the first on, may come next one after the other."""
-        return int(self._matcher.validate_tokens(list(token_ids)))
+        num_valid = int(self._matcher.validate_tokens(list(token_ids)))
+        if self._unique_items is None:
+            return num_valid
+        items = self._unique_items
+        for number, token_id in enumerate(token_ids[:num_valid]):
+            if (after := self._items_after(items, token_id)) is None:
+                return number
+            items = after
+        return num_valid
 
     def masks(self, vocab_size: int, token_ids: Sequence[int]) -> list[NDArray[np.bool_]]:
         """Return what `mask` does, now and after each of these tokens, which must be valid."""
@@ -145,6 +175,10 @@ class GrammarState:
     def take(self, token_ids: list[int]) -> None:
         """Go on by tokens that the mask allowed."""
         self._matcher.consume_tokens(token_ids)
+        for token_id in token_ids:
+            if self._unique_items is not None:
+                # What the mask did not allow is what a prefix began with: the server has seen that it fits.
+                self._unique_items = self._items_after(self._unique_items, token_id) or self._unique_items
 
     def mask(self, vocab_size: int) -> NDArray[np.bool_]:
         """Return (vocab_size,): which tokens may come next. None may once the state is broken."""
@@ -153,7 +187,68 @@ class GrammarState:
         if not self.is_broken:  # it may break by the look at what comes next
             known = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:vocab_size]
             allowed[: len(known)] = known
+            if self._unique_items is not None and self._unique_items.is_watching:
+                self._forbid_again(allowed)
         return allowed
+
+    def _forbid_again(self, allowed: NDArray[np.bool_]) -> None:
+        """Take back the tokens that would end an item which its array has already, or leave it no other way on."""
+        items = self._unique_items
+        assert items is not None
+        # Any token may be the wrong way to an item of a list. Of others, one that ends an item, and one that leads to
+        # where an earlier one ended.
+        suspects = {
+            *np.flatnonzero(allowed if items.is_choosing else allowed & self._table.ends(len(allowed)))
+        }
+        for data in items.traps:
+            suspects.update(token_id for token_id in self._table.ids_of(data) if allowed[token_id])
+        for token_id in suspects:
+            after = self._items_after(items, int(token_id))
+            allowed[token_id] = after is not None and (
+                not after.is_trapped or self._can_go_on(int(token_id), after, len(allowed))
+            )
+
+    def _can_go_on(self, token_id: int, after: UniqueItems, vocab_size: int) -> bool:
+        matcher = self._matcher.deep_copy()
+        matcher.consume_tokens([token_id])
+        return bool(GrammarState(matcher, self._table, after).mask(vocab_size).any())
+
+    def _items_after(self, items: UniqueItems, token_id: int) -> UniqueItems | None:
+        data = self._table[token_id]
+        return items.after(data) if data else items.after_control_token()
+
+
+class _TokenTable:
+    """The bytes of tokens, and tokens by their bytes."""
+
+    def __init__(self, token_bytes: Sequence[bytes]) -> None:
+        self._token_bytes = token_bytes
+
+    def __getitem__(self, token_id: int) -> bytes:
+        """Return the bytes of a token; a model may have more rows in its head than the tokenizer has tokens."""
+        return self._token_bytes[token_id] if token_id < len(self._token_bytes) else b""
+
+    def ends(self, vocab_size: int) -> NDArray[np.bool_]:
+        """Return (vocab_size,): which tokens have a byte that ends an item of an array."""
+        if vocab_size not in self._ends:
+            self._ends[vocab_size] = np.array([not _ENDS.isdisjoint(self[i]) for i in range(vocab_size)])
+        return self._ends[vocab_size]
+
+    def ids_of(self, data: bytes) -> Sequence[int]:
+        """Return the tokens of these bytes."""
+        return self._ids.get(data, ())
+
+    @cached_property
+    def _ends(self) -> dict[int, NDArray[np.bool_]]:
+        return {}
+
+    @cached_property
+    def _ids(self) -> dict[bytes, list[int]]:
+        ids: dict[bytes, list[int]] = {}
+        for token_id, data in enumerate(self._token_bytes):
+            if data:
+                ids.setdefault(data, []).append(token_id)
+        return ids
 
 
 class _Tokens:

@@ -52,6 +52,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
                  what the answer is expected to be; it changes nothing but the time that the answer takes
     scored_from  position in the prompt, from 1 on: instead of an answer, how likely each of the prompt's tokens from
                  there on is after those before it; `n` is 1 then and `max_tokens` 0
+    unique_items the JSON Schema of the answer, where `uniqueItems` in it must hold beside `grammar`
     begun_with   the end of the prompt that is the beginning of the answer already
     """
 
@@ -63,6 +64,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
     prediction_token_ids: list[int] = []
     scored_from: int | None = None
     grammar: str | None = None
+    unique_items: str | None = None
     begun_with: bytes = b""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mezzo.prompt.instructions import CALL_TAG, END_CALL_TAG
-from mezzo.prompt.json_schema import ANY_OBJECT, checked_schema, json_rule
+from mezzo.prompt.json_schema import ANY_OBJECT, checked_schema, has_unique_items, json_rule
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.content import TextChunk
 from mezzo.protocol.errors import InvalidArguments
@@ -29,16 +29,18 @@ _TAG = f'opened: "{CALL_TAG}"'
 class AnswerGrammar:
     """A grammar for one request.
 
-    text        as the engine wants it
-    fallback    a looser one for a `text` that cannot be compiled, None where that is an error of the request's
-    begun_with  the prefix of the request's last message, which the answer continues
-    param       the field of the request that it comes from
+    text          as the engine wants it
+    fallback      a looser one for a `text` that cannot be compiled, None where that is an error of the request's
+    begun_with    the prefix of the request's last message, which the answer continues
+    param         the field of the request that it comes from
+    unique_items  the answer's JSON Schema where arrays in it must not repeat themselves, which `text` does not say
     """
 
     text: str
     begun_with: str
     param: Literal["response_format", "tools"]
     fallback: str | None = None
+    unique_items: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class AnswerFormat:
         forced = bool(functions) and request.tool_choice not in ("auto", "none")
         text = self._render(answer, functions, request, forced=forced, strictly=True)
         if answer is not None:
-            return AnswerGrammar(text, prefix, "response_format")
+            unique = None if functions else _schema_with_unique_items(request)
+            return AnswerGrammar(text, prefix, "response_format", unique_items=unique)
         is_strict = any(function.strict for function in functions)
         fallback = (
             None if is_strict else self._render(None, functions, request, forced=forced, strictly=False)
@@ -149,7 +152,16 @@ def _json_answer(request: ChatCompletionRequest) -> str | None:
         return None
     if wanted.json_schema is None:
         return json_rule(ANY_OBJECT)
-    return json_rule(checked_schema(wanted.json_schema.schema_definition, "response_format"))
+    schema = checked_schema(wanted.json_schema.schema_definition, "response_format")
+    return json_rule(schema, unique_items=not request.functions)
+
+
+def _schema_with_unique_items(request: ChatCompletionRequest) -> str | None:
+    """Return the schema of the answer if it is to be watched. An answer that may be a call instead is not."""
+    wanted = request.response_format.json_schema
+    if wanted is None or not has_unique_items(wanted.schema_definition):
+        return None
+    return json.dumps(wanted.schema_definition)
 
 
 def _prefix(request: ChatCompletionRequest) -> str:

@@ -86,11 +86,14 @@ def _quick_validator(draft: Any) -> Any:
     return None if make is None else make(draft.META_SCHEMA, validate_formats=True)
 
 
-def json_rule(schema: dict[str, Any]) -> str:
-    """Return what stands for values of `schema` in a rule of a grammar."""
+def json_rule(schema: dict[str, Any], *, unique_items: bool = False) -> str:
+    """Return what stands for values of `schema` in a rule of a grammar.
+
+    unique_items: whoever follows the grammar sees to `uniqueItems`, which no grammar can.
+    """
     from mezzo.prompt.schema_rewrites import without_exclusions  # noqa: PLC0415 - see checked_schema
 
-    schema = _for_grammar(without_exclusions(schema))
+    schema = _for_grammar(without_exclusions(schema), unique_items=unique_items)
     return f"%json {json.dumps(schema | {'x-guidance': _OPTIONS})}"
 
 
@@ -121,20 +124,33 @@ def _is_unknown_format(value: Any) -> bool:
     return isinstance(value, str) and value not in _FORMATS
 
 
-def _for_grammar(schema: Any) -> Any:
-    """Copy a schema without formats that no grammar knows, and without its own options for grammars."""
+def has_unique_items(schema: Any) -> bool:
+    """Whether arrays of a schema must not repeat themselves."""
     if isinstance(schema, list):
-        return [_for_grammar(part) for part in schema]
+        return any(map(has_unique_items, schema))
+    if not isinstance(schema, dict):
+        return False
+    return schema.get("uniqueItems") is True or any(
+        has_unique_items(part) for key, part in schema.items() if key not in _NO_SCHEMAS
+    )
+
+
+def _for_grammar(schema: Any, *, unique_items: bool) -> Any:
+    """Copy a schema without what no grammar knows and nobody needs, and without its own options for grammars."""
+    if isinstance(schema, list):
+        return [_for_grammar(part, unique_items=unique_items) for part in schema]
     if not isinstance(schema, dict):
         return schema
     copy = {}
     for key, value in schema.items():
         if key == "x-guidance" or (key == "format" and _is_unknown_format(value)):
             continue
+        if key == "uniqueItems" and (value is False or (value is True and unique_items)):
+            continue
         if key in _NO_SCHEMAS:
             copy[key] = value
         elif key in _SCHEMAS_BY_NAME and isinstance(value, dict):
-            copy[key] = {name: _for_grammar(part) for name, part in value.items()}
+            copy[key] = {name: _for_grammar(part, unique_items=unique_items) for name, part in value.items()}
         else:
-            copy[key] = _for_grammar(value)
+            copy[key] = _for_grammar(value, unique_items=unique_items)
     return copy
