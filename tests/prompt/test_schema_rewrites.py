@@ -160,6 +160,7 @@ def test_the_same_is_allowed_and_a_grammar_follows_it(
         {"oneOf": [{"pattern": "a"}, {"pattern": "b"}], "type": "string"},
         {"type": "object", "properties": {"ab": {}}, "propertyNames": {"pattern": "a"}},
         {"$schema": "http://json-schema.org/draft-03/schema#", "not": {"type": "any"}},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "not": {"const": 1}},
         {"oneOf": [TEXT, NUMBER], "properties": {"a": {"$ref": "#/oneOf/0"}}},
     ],
 )

@@ -57,10 +57,12 @@ def without_exclusions(schema: dict[str, Any]) -> dict[str, Any]:
     schema   a valid one, of any draft
     """
     draft = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    keywords = {*_keywords(schema)}
     if (
-        not set(_REWRITTEN).intersection(_keywords(schema))
+        keywords.isdisjoint(_REWRITTEN)
         or _points_into_rewritten(schema)
         or draft is jsonschema.Draft3Validator  # its types and its `required` are others
+        or (draft is jsonschema.Draft4Validator and "const" in keywords)  # which says nothing there
     ):
         return schema
     try:
