@@ -1,6 +1,6 @@
 """How many JSON Schemas can be followed, and what it costs: llguidance as mezzo uses it, and xgrammar.
 
-    python -m benchmarks.grammars CHECKPOINT SCHEMAS [--count 500] [--seed 1] [--library both]
+    python -m benchmarks.grammars CHECKPOINT SCHEMAS [--count 500] [--seed 1] [--library both] [--unique-items]
 
 CHECKPOINT is a converted checkpoint, for its vocabulary. SCHEMAS is a folder of files, each a JSON object of `schema`
 and `tests`, a list of `{"valid": ..., "data": ...}`: the form of MaskBench, whose schemas come from public collections
@@ -10,6 +10,9 @@ For each schema: does it compile; are valid instances taken, and invalid ones no
 token of a valid instance the time to say which tokens may come next. Instances are written as `json.dumps` writes them;
 one is taken if it is as it stands, or with the properties of its objects in the order in which the schema names them,
 which is the only one that a grammar allows. All on one thread.
+
+MaskBench has put `uniqueItems` aside, as `_uniqueItems`; --unique-items puts it back, and asks jsonschema anew which
+instances are valid.
 """
 
 from __future__ import annotations
@@ -23,13 +26,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import jsonschema
 import msgspec
 from rich.progress import track
 
 from benchmarks.machine import this_machine
 from mezzo.engine.config import Vocabulary
 from mezzo.engine.grammar import GrammarError, Grammars
-from mezzo.prompt.json_schema import checked_schema, json_rule
+from mezzo.prompt.json_schema import checked_schema, has_unique_items, json_rule
 from mezzo.prompt.template_encoder import TemplateEncoder
 from mezzo.protocol.errors import InvalidArguments
 
@@ -63,8 +67,9 @@ class Llguidance:
 
     def compile(self, schema: dict[str, Any]) -> Callable[[], Matcher]:
         try:
-            rule = json_rule(checked_schema(schema, "response_format"))
-            state = self._grammars.begin(f"start: {rule}").result()
+            rule = json_rule(checked_schema(schema, "response_format"), unique_items=True)
+            watched = json.dumps(schema) if has_unique_items(schema) else None
+            state = self._grammars.begin(f"start: {rule}", unique_items=watched).result()
         except (InvalidArguments, GrammarError) as error:
             raise Refused(str(error)) from error
         vocab_size = len(self._vocabulary.token_bytes)
@@ -139,7 +144,13 @@ class Record(msgspec.Struct):
 
 
 def measure(
-    name: str, library: Library, files: list[Path], encode: Callable[[str], list[int]], eos: int
+    name: str,
+    library: Library,
+    files: list[Path],
+    encode: Callable[[str], list[int]],
+    eos: int,
+    *,
+    unique_items: bool,
 ) -> Figures:
     """Try all schemas."""
     figures = Figures(name, len(files))
@@ -147,6 +158,8 @@ def measure(
     mask_s: list[float] = []
     for file in track(files, name):
         content = json.loads(file.read_text())
+        if unique_items:
+            content = with_unique_items(content)
         start = time.perf_counter()
         try:
             begin = library.compile(content["schema"])
@@ -174,6 +187,18 @@ def measure(
                 figures.invalid_taken += taken
     figures.compile_ms, figures.mask_ms = _summary(compile_s), _summary(mask_s)
     return figures
+
+
+def with_unique_items(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's content with `uniqueItems` in its place, and its instances judged anew."""
+    if "_uniqueItems" not in json.dumps(content["schema"]):
+        return content
+    schema = json.loads(json.dumps(content["schema"]).replace('"_uniqueItems"', '"uniqueItems"'))
+    validator = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)(schema)
+    return {
+        "schema": schema,
+        "tests": [{**test, "valid": validator.is_valid(test["data"])} for test in content["tests"]],
+    }
 
 
 def named_properties(schema: Any) -> Iterator[str]:
@@ -225,6 +250,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--library", choices=["both", "llguidance"], default="both")
+    parser.add_argument("--unique-items", action="store_true")
     parser.add_argument("--out", type=Path, help="file for the record")
     arguments = parser.parse_args()
 
@@ -241,7 +267,7 @@ def main() -> None:
         [
             measure(
                 name, make(vocabulary), files[: arguments.count], encoder.tokenizer.encode,
-                min(vocabulary.eos_token_ids),
+                min(vocabulary.eos_token_ids), unique_items=arguments.unique_items,
             )
             for name, make in libraries.items()
         ],
