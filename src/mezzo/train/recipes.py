@@ -34,6 +34,7 @@ WORDS = Mixture(
 _READING = (("letters", 0.05), ("plain_page", 0.1), ("page", 0.2), ("line", 0.65))
 _LINES = (*_SMALL, Size(3, 8), Size(4, 8), Size(6, 6))
 _SHAPES = (("shapes", 1.0),)
+_PAGE = (("page", 1.0),)
 _FIELDS = (Size(2, 3), Size(3, 4), Size(4, 6), Size(5, 5), Size(5, 7), Size(7, 7), Size(6, 8))
 
 PARAGRAPHS = Mixture((Part(5, _READING, _SMALL), Part(2, _SHAPES, _FIELDS)))
@@ -53,14 +54,19 @@ PAGES = Mixture(
 ANSWERS = Mixture(
     (
         Part(
-            8,
-            (("line", 0.95), ("page", 0.05)),
-            (Size(1, 4), Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4), Size(3, 8)),
+            13,
+            (("line", 0.98), ("page", 0.02)),
+            (Size(1, 4), Size(2, 6), Size(2, 8), Size(3, 5), Size(4, 4), Size(3, 8), Size(4, 10)),
         ),
-        Part(1, (("page", 1.0),), (Size(1, 6), Size(1, 8), Size(1, 12))),
-        Part(14, _SHAPES, _FIELDS[:5]),
-        Part(1, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
-        Part(1.5, (("line", 8.0), ("shapes", 8.0), *_DOCUMENTS, *_CHARTS), (Size(7, 7), Size(6, 8), *_LARGE)),
+        # A question costs some 35 tokens, whatever is answered: full lines teach letters cheapest.
+        Part(4, _PAGE, (Size(1, 6), Size(1, 8), Size(1, 12))),
+        Part(9, _SHAPES, _FIELDS[:5]),
+        Part(0.7, (*_DOCUMENTS, *_CHARTS), _MEDIUM),
+        Part(
+            1.5,
+            (("line", 10.0), ("shapes", 5.0), *_DOCUMENTS, *_CHARTS),
+            (Size(7, 7), Size(4, 10), Size(6, 8), *_LARGE),
+        ),
     )
 )
 EVERYTHING = Mixture(
