@@ -38,10 +38,10 @@ trained and ships: {vision} million parameters of encoder and projector, and a l
 `mezzo export nano DIR` writes all of it for transformers and vLLM.
 
 It is there so that everything can be tried on a machine that reaches nothing but a package index. It is still being
-trained: it names plain shapes and colours nearly always, also among up to six, reads most short printed words and half
-of the numbers, and where it errs mostly by a letter or two, and **reads no documents, tables or charts yet**. It has
-never seen a photograph, a handwritten page, a face, a map or another alphabet, and says something about them all the
-same: whatever is not in the table below is not to be trusted.
+trained: it names plain shapes and colours nearly always, also among up to six, reads most short printed words and
+numbers and half of the longer words, and where it errs mostly by a letter or two, and **reads no documents, tables or
+charts yet**. It has never seen a photograph, a handwritten page, a face, a map or another alphabet, and says something
+about them all the same: whatever is not in the table below is not to be trusted.
 
 ## What it gets right
 
