@@ -213,10 +213,8 @@ class EmbeddedBackend:
         self, request: FimCompletionRequest, *, request_id: str, temperature: float
     ) -> EmbeddedGeneration:
         suffix = request.suffix or ""
-        if len(request.prompt) + len(suffix) > _ENCODE_INLINE_CHARS:
-            prompt = await asyncio.to_thread(self._encoder.encode_fim, request.prompt, suffix)
-        else:
-            prompt = self._encoder.encode_fim(request.prompt, suffix)
+        num_chars = len(request.prompt) + len(suffix)
+        prompt = await _encoded(num_chars, self._encoder.encode_fim, request.prompt, suffix)
         self._check_length(len(prompt), request.max_tokens, 0)
         params = SamplingParams(
             temperature=temperature,
@@ -242,9 +240,7 @@ class EmbeddedBackend:
     async def _prediction(self, request: ChatCompletionRequest) -> list[int]:
         """Return the tokens that the answer is expected to be, without what a prefix has said already."""
         text = request.prediction.content.removeprefix(request.continued_text)
-        if len(text) > _ENCODE_INLINE_CHARS:
-            return await asyncio.to_thread(self._encoder.encode_answer, text)
-        return self._encoder.encode_answer(text)
+        return await _encoded(len(text), self._encoder.encode_answer, text)
 
     async def _grammar(self, request: ChatCompletionRequest) -> AnswerGrammar | None:
         """Return what binds the answer, tried out to see that it can be followed. Raises: InvalidArguments."""
@@ -352,6 +348,13 @@ class EmbeddedGeneration:
         reason: FinishReason = "stop" if output.finish_reason == "stop_string" else output.finish_reason
         rest, reason = parser.finish(reason, is_stopped=is_stopped)
         return ChoiceFinished(output.index, (*pieces, *rest), output.num_tokens, reason)
+
+
+async def _encoded(num_chars: int, encode: Callable[..., list[int]], *texts: str) -> list[int]:
+    """Return the tokens of texts, found off the event loop where they are long."""
+    if num_chars > _ENCODE_INLINE_CHARS:
+        return await asyncio.to_thread(encode, *texts)
+    return encode(*texts)
 
 
 def check_agreement(config: ModelConfig, encoder: PromptEncoder) -> None:

@@ -58,3 +58,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     token_bytes: tuple[bytes, ...]
     eos_token_ids: frozenset[int]
     marker_token_ids: frozenset[int] = frozenset()
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return what a token stands for; a model may have more rows in its head than the tokenizer has tokens."""
+        return self.token_bytes[token_id] if token_id < len(self.token_bytes) else b""

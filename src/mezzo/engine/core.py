@@ -314,7 +314,7 @@ class EngineCore:
             if token_id in self._vocabulary.marker_token_ids:
                 marker, text = token_id, sequence.text.flush()
             else:
-                text = sequence.text.feed(self._token_bytes(token_id))
+                text = sequence.text.feed(self._vocabulary.bytes_of(token_id))
             reason = self._finish_reason(sequence, token_id)
         if reason is not None:
             text += sequence.text.flush()
@@ -334,11 +334,6 @@ class EngineCore:
         siblings.remove(sequence)
         if not siblings:
             del self._requests[sequence.request_id]
-
-    def _token_bytes(self, token_id: int) -> bytes:
-        """Return what a token stands for; a model may have more rows in its head than the tokenizer has tokens."""
-        table = self._vocabulary.token_bytes
-        return table[token_id] if token_id < len(table) else b""
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         grammar = sequence.grammar

@@ -107,7 +107,7 @@ class Grammars:
 
     @cached_property
     def _table(self) -> _TokenTable:
-        return _TokenTable(self._vocabulary.token_bytes)
+        return _TokenTable(self._vocabulary, self._vocab_size)
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
@@ -197,9 +197,7 @@ class GrammarState:
         assert items is not None
         # Any token may be the wrong way to an item of a list. Of others, one that ends an item, and one that leads to
         # where an earlier one ended.
-        suspects = {
-            *np.flatnonzero(allowed if items.is_choosing else allowed & self._table.ends(len(allowed)))
-        }
+        suspects = {*np.flatnonzero(allowed if items.is_choosing else allowed & self._table.ends)}
         for data in items.traps:
             suspects.update(token_id for token_id in self._table.ids_of(data) if allowed[token_id])
         for token_id in suspects:
@@ -219,33 +217,28 @@ class GrammarState:
 
 
 class _TokenTable:
-    """The bytes of tokens, and tokens by their bytes."""
+    """The tokens of a head of `vocab_size` rows, by their bytes."""
 
-    def __init__(self, token_bytes: Sequence[bytes]) -> None:
-        self._token_bytes = token_bytes
+    def __init__(self, vocabulary: Vocabulary, vocab_size: int) -> None:
+        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
 
     def __getitem__(self, token_id: int) -> bytes:
-        """Return the bytes of a token; a model may have more rows in its head than the tokenizer has tokens."""
-        return self._token_bytes[token_id] if token_id < len(self._token_bytes) else b""
+        return self._vocabulary.bytes_of(token_id)
 
-    def ends(self, vocab_size: int) -> NDArray[np.bool_]:
-        """Return (vocab_size,): which tokens have a byte that ends an item of an array."""
-        if vocab_size not in self._ends:
-            self._ends[vocab_size] = np.array([not _ENDS.isdisjoint(self[i]) for i in range(vocab_size)])
-        return self._ends[vocab_size]
+    @cached_property
+    def ends(self) -> NDArray[np.bool_]:
+        """(vocab_size,): which tokens have a byte that ends an item of an array."""
+        return np.array([not _ENDS.isdisjoint(self[token_id]) for token_id in range(self._vocab_size)])
 
     def ids_of(self, data: bytes) -> Sequence[int]:
         """Return the tokens of these bytes."""
         return self._ids.get(data, ())
 
     @cached_property
-    def _ends(self) -> dict[int, NDArray[np.bool_]]:
-        return {}
-
-    @cached_property
     def _ids(self) -> dict[bytes, list[int]]:
         ids: dict[bytes, list[int]] = {}
-        for token_id, data in enumerate(self._token_bytes):
+        for token_id, data in enumerate(self._vocabulary.token_bytes):
             if data:
                 ids.setdefault(data, []).append(token_id)
         return ids

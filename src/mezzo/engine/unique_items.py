@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+from mezzo.kit import json_pointer
+
 _SPACE = b" \t\r\n"
 _BRANCHES = ("allOf", "anyOf", "oneOf")
 _BRANCH = ("if", "then", "else", "not")
@@ -273,22 +275,11 @@ def _expanded(root: dict[str, Any], schemas: Iterable[Any]) -> tuple[dict[str, A
             continue
         found[id(schema)] = schema
         if isinstance(ref := schema.get("$ref"), str):
-            pending.append(_target(root, ref))
+            pending.append(json_pointer.resolve(root, ref))
         pending += [branch for key in _BRANCHES for branch in schema.get(key, ())]
         pending += [schema[key] for key in _BRANCH if key in schema]
         pending += schema.get("dependentSchemas", {}).values()
     return tuple(found.values())
-
-
-def _target(root: Any, ref: str) -> Any:
-    node = root
-    for part in ref.removeprefix("#").split("/")[1:]:
-        step = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and step.isdigit() and int(step) < len(node):
-            node = node[int(step)]
-        else:
-            node = node.get(step) if isinstance(node, dict) else None
-    return node
 
 
 def _finite(

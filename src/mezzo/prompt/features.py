@@ -16,6 +16,7 @@ from mezzo.prompt.validate import check_function_name
 from mezzo.protocol.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOP_STRINGS, ChatCompletionRequest
 from mezzo.protocol.content import TextChunk
 from mezzo.protocol.errors import DomainError, FeatureNotEnabled, InvalidArguments, InvalidTools
+from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.tools import AnyTool, NamedToolChoice, Tool
 
 MAX_TOOLS = 128
@@ -83,6 +84,12 @@ def _only(name: str, *neutral: object, feature: str | None = None) -> Check:
 
 def _unsupported(what: str, *, param: str) -> DomainError:
     return InvalidArguments(f"{what} is not supported by this server", param=param)
+
+
+def check_fim_features(request: FimCompletionRequest) -> None:
+    """Check that every field of a request to fill in the middle can be honoured. Raises: InvalidArguments."""
+    if request.min_tokens:
+        raise _unsupported("min_tokens", param="min_tokens")
 
 
 def _check_model(_: ChatCompletionRequest, capabilities: frozenset[str]) -> None:

@@ -26,14 +26,14 @@ _OPTIONS = {
 _FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
-_NO_SCHEMAS = (
+NO_SCHEMAS = (
     "const",
     "enum",
     "default",
     "examples",
     "example",
 )  # hold values, in which nothing is a keyword
-_SCHEMAS_BY_NAME = (
+SCHEMAS_BY_NAME = (
     "properties",
     "patternProperties",
     "$defs",
@@ -131,7 +131,7 @@ def has_unique_items(schema: Any) -> bool:
     if not isinstance(schema, dict):
         return False
     return schema.get("uniqueItems") is True or any(
-        has_unique_items(part) for key, part in schema.items() if key not in _NO_SCHEMAS
+        has_unique_items(part) for key, part in schema.items() if key not in NO_SCHEMAS
     )
 
 
@@ -147,9 +147,9 @@ def _for_grammar(schema: Any, *, unique_items: bool) -> Any:
             continue
         if key == "uniqueItems" and (value is False or (value is True and unique_items)):
             continue
-        if key in _NO_SCHEMAS:
+        if key in NO_SCHEMAS:
             copy[key] = value
-        elif key in _SCHEMAS_BY_NAME and isinstance(value, dict):
+        elif key in SCHEMAS_BY_NAME and isinstance(value, dict):
             copy[key] = {name: _for_grammar(part, unique_items=unique_items) for name, part in value.items()}
         else:
             copy[key] = _for_grammar(value, unique_items=unique_items)

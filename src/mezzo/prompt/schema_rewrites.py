@@ -19,13 +19,14 @@ import jsonschema
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
+from mezzo.kit import json_pointer
+from mezzo.prompt.json_schema import NO_SCHEMAS, SCHEMAS_BY_NAME
+
 Schema = dict[str, Any] | bool
 
 _TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})  # an integer is a number
 _MAX_WORK = 20_000  # schemas looked at; a hostile one has branches that all have branches
 _MAX_REFS = 8  # followed one from another: a schema may go round in circles
-_VALUES = ("const", "enum", "default", "examples", "example")  # in which nothing is a keyword
-_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _DEPENDENCIES = ("dependencies", "dependentRequired", "dependentSchemas")
 # Whose schemas stay as they are: a narrower one there may allow more here.
 _NOT_NARROWED = (
@@ -66,7 +67,7 @@ def without_exclusions(schema: dict[str, Any]) -> dict[str, Any]:
     ):
         return schema
     try:
-        rewritten = _Rewriter(schema, draft).rewrite(schema)
+        rewritten = _Rewriter(schema, draft, keywords).rewrite(schema)
     except (_TooMuchWork, RecursionError):
         return schema
     assert isinstance(rewritten, dict)
@@ -97,10 +98,10 @@ class _View:
 
 
 class _Rewriter:
-    def __init__(self, root: dict[str, Any], draft: Any) -> None:
+    def __init__(self, root: dict[str, Any], draft: Any, keywords: set[str]) -> None:
         self._root = root
         self._validator = draft(root, registry=EMPTY_REGISTRY)  # its own would fetch what a reference names
-        self._keywords = {*_keywords(root)}
+        self._keywords = keywords
         self._work = 0
 
     def rewrite(self, schema: Any) -> Any:
@@ -110,12 +111,12 @@ class _Rewriter:
             return [self.rewrite(part) for part in schema] if isinstance(schema, list) else schema
         copy: dict[str, Any] = {}
         for key, value in schema.items():
-            if key in _VALUES:
+            if key in NO_SCHEMAS or key in _NOT_NARROWED:
                 copy[key] = value
-            elif key in _BY_NAME and isinstance(value, dict):
+            elif key in SCHEMAS_BY_NAME and isinstance(value, dict):
                 copy[key] = {name: self.rewrite(part) for name, part in value.items()}
             else:
-                copy[key] = value if key in _NOT_NARROWED else self.rewrite(value)
+                copy[key] = self.rewrite(value)
         conditions: list[Schema] = []
         conditions += self._dependencies(copy)
         if "oneOf" in copy and self._one_of(schema, copy):
@@ -305,17 +306,7 @@ class _Rewriter:
 
     def _target(self, ref: str) -> Schema | None:
         """Return what a reference within the schema points at."""
-        node: Any = self._root
-        if not ref.startswith("#"):
-            return None
-        for part in ref[1:].split("/")[1:]:
-            step = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(node, dict) and step in node:
-                node = node[step]
-            elif isinstance(node, list) and step.isdigit() and int(step) < len(node):
-                node = node[int(step)]
-            else:
-                return None
+        node = json_pointer.resolve(self._root, ref)
         return node if isinstance(node, dict | bool) else None
 
     def _not_allowed(self, schema: dict[str, Any], values: list[Any]) -> list[Any]:

@@ -13,11 +13,10 @@ from mezzo.backends.base import Backend, BackendUnavailable, Generation, Weights
 from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.limits import LimitExceeded, LimitState
-from mezzo.prompt.features import DOCUMENTS, check_features
+from mezzo.prompt.features import DOCUMENTS, check_features, check_fim_features
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
-    InvalidArguments,
     InvalidModel,
     NotFound,
     RateLimited,
@@ -93,8 +92,7 @@ class Gateway:
         resolution, backend, limits = self._receive(caller, request, exchange, now)
         if "completion_fim" not in served_capabilities(resolution, backend.info):
             raise InvalidModel(request.model)
-        if request.min_tokens:
-            raise InvalidArguments("min_tokens is not supported by this server", param="min_tokens")
+        check_fim_features(request)
         terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
         generation = await _submitted(
             backend, backend.submit_fim(request, request_id=terms.id, temperature=terms.temperature)
