@@ -30,14 +30,17 @@ from pydantic import (
     model_validator,
 )
 
-from mezzo.kit.secrets import machine_key
+from mezzo.kit.secrets import machine_key, new_secret
 from mezzo.prompt.media.addresses import AllowedHost
+from mezzo.store.url import check_url, sqlite_url
 
 CONFIG_FILE = "mezzo.toml"
 CONFIG_VARIABLE = "MEZZO_CONFIG"
 ENV_PREFIX = "MEZZO_"
 # The model id that `weights` serves when `models` is not set: the family's current release.
 DEFAULT_MODEL_ID = "mistral-medium-2505"
+
+MIN_SECRET_LENGTH = 32
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
@@ -53,6 +56,18 @@ def _usable_key(key: SecretStr | None) -> SecretStr | None:
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise ValueError("a key is one or more printable ASCII characters without spaces")
     return key
+
+
+def _usable_database(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        check_url(url.get_secret_value())
+    return url
+
+
+def _usable_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value()) < MIN_SECRET_LENGTH:
+        raise ValueError(f"a secret has at least {MIN_SECRET_LENGTH} characters")
+    return secret
 
 
 def _absolute(path: Path) -> Path:
@@ -107,6 +122,22 @@ class Settings(BaseModel):
         default_factory=lambda: platformdirs.user_cache_path("mezzo"),
         description="Folder of converted weights and of this machine's API key; the platform's cache folder "
         "if unset.",
+    )
+    database_url: Annotated[SecretStr | None, AfterValidator(_usable_database)] = Field(
+        default=None,
+        description="Where accounts and books are kept: `sqlite:////absolute/path` or "
+        "`postgresql://USER:PASSWORD@HOST/NAME`. If unset, `mezzo.db` in `home` where that is set, else in the "
+        "platform's folder for data.",
+    )
+    secret_key: Annotated[SecretStr | None, AfterValidator(_usable_secret)] = Field(
+        default=None,
+        description="The installation's secret, at least 32 characters: it encrypts answers that are kept for retries "
+        "and signs cookies. All servers on one database share it. If unset, one is made, and kept in the file "
+        "`secret-key` in the folder of `mezzo.db`.",
+    )
+    currency: Literal["USD", "EUR"] = Field(
+        default="USD",
+        description="Currency of prices, limits and invoices; fixed by the first start on a database.",
     )
     host: Annotated[str, Field(min_length=1)] = Field(
         default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every network of this machine."
@@ -272,6 +303,28 @@ class Settings(BaseModel):
             if self.api_key is not None
             else machine_key(self.home / "api-key")
         )
+
+    def resolve_database_url(self) -> str:
+        """Return the configured URL of the database, or that of the SQLite file where none was configured."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return sqlite_url(self.data_folder / "mezzo.db")
+
+    def resolve_secret_key(self) -> str:
+        """Return the installation's secret, which is made on the first call if none is configured.
+
+        Raises: mezzo.kit.secrets.MachineKeyError, OSError.
+        """
+        return (
+            self.secret_key.get_secret_value()
+            if self.secret_key is not None
+            else machine_key(self.data_folder / "secret-key", new_secret)
+        )
+
+    @property
+    def data_folder(self) -> Path:
+        """Folder of what must not be lost. `home` may be a cache, which systems clear when they like."""
+        return self.home if "home" in self.model_fields_set else platformdirs.user_data_path("mezzo")
 
 
 def load_settings(
