@@ -245,16 +245,25 @@ class Settings(BaseModel):
         description="Accept a user message right after a tool message, which the hosted API refuses.",
     )
     requests_per_minute: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Requests a key may make of one model in any 60 s; no limit if unset."
+        default=None,
+        description="Requests a workspace may make of one model in any 60 s, unless its own limits say otherwise; no "
+        "limit if unset.",
     )
     tokens_per_minute: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Tokens a key may use of one model in any 60 s; no limit if unset."
+        default=None, description="Tokens a workspace may use of one model in any 60 s, likewise."
+    )
+    tokens_per_month: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Tokens a workspace may use of one model in a month of UTC, likewise."
     )
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=30.0, description="Seconds that running requests have to finish after a stop signal."
     )
     engine_start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         default=600.0, description="Seconds that the engine process has to load its weights."
+    )
+    server_timing: bool = Field(
+        default=False,
+        description="Say in the header `server-timing` how long authentication, limits and books took.",
     )
     stream_padding: bool = Field(
         default=True,
@@ -303,6 +312,12 @@ class Settings(BaseModel):
             if self.api_key is not None
             else machine_key(self.home / "api-key")
         )
+
+    def secrets(self) -> list[str]:
+        """Return what must never appear in a log. Raises: mezzo.kit.secrets.MachineKeyError, OSError."""
+        configured = (self.database_url, self.secret_key)
+        texts = [secret.get_secret_value() for secret in configured if secret is not None]
+        return [self.resolve_api_key(), *texts]
 
     def resolve_database_url(self) -> str:
         """Return the configured URL of the database, or that of the SQLite file where none was configured."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from mezzo.server.run import listen, url_of
 from mezzo.server.services import make_services
 from mezzo.server.uvicorn_server import ApiServer
 from mezzo.settings import Settings
+from tests.databases import new_sqlite
 from tests.fakes import FakeBackend
 
 KEY = "mz-test-key-0123456789"
@@ -35,10 +37,13 @@ class LiveServer:
 
     def __init__(self, backend: FakeBackend, **settings: Any) -> None:
         self.backend = backend
-        self.settings = Settings(port=0, api_key=KEY, **settings)
+        self._folder = tempfile.TemporaryDirectory()
+        home = Path(self._folder.name)
+        given = {"home": home, "database_url": new_sqlite(home)} | settings
+        self.settings = Settings(port=0, api_key=KEY, **given)
         router = Router({MODEL_ID: backend})
-        services = dataclasses.replace(make_services(self.settings, router), clock=lambda: NOW)
-        app = create_app(self.settings, services)
+        self.services = make_services(self.settings, router, clock=lambda: NOW)
+        app = create_app(self.settings, self.services)
         self.gateway = app.gateway
         self._router = router
         self._server = ApiServer(app, self.settings)
@@ -63,6 +68,7 @@ class LiveServer:
         self.request_stop()
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), "the server did not stop"
+        self._folder.cleanup()
 
     def post(self, body: Any = None, **options: Any) -> httpx.Response:
         return self.client.post("/v1/chat/completions", json=body, **options)
@@ -77,12 +83,14 @@ class LiveServer:
 
     async def _run(self) -> None:
         await self._router.start()
+        await self.services.start()
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.005)
         self._ready.set()
         await serving
         await self._router.stop()
+        await self.services.stop()
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mezzo.store.url import check_url, is_sqlite, sqlite_path
 
 _BUSY_TIMEOUT_MS = 10_000
 _BEGIN = "mezzo_begin"
+_MUST_LAST = "mezzo_must_last"
 
 
 class DatabaseUnavailable(Exception):
@@ -70,6 +71,32 @@ class Database:
             connection.begin(),
         ):
             yield connection
+
+    def writer(self) -> Connection:
+        """Return a connection of its own, outside the pool, whose every transaction is a writing one.
+
+        It lasts until it is closed. Raises: sqlalchemy.exc.OperationalError if the database cannot be reached.
+        """
+        connection = self._engine.connect().execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        connection.detach()
+        return connection
+
+    def set_durability(self, connection: Connection, *, must_last: bool) -> None:
+        """Say whether the next transaction of a `writer` has to survive a power cut.
+
+        If not, it survives whatever happens to this process, and its commit does not wait for the disk.
+        """
+        if connection.info.get(_MUST_LAST) is must_last:
+            return
+        # To the driver directly: SQLAlchemy would begin a transaction, in which SQLite ignores this.
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        if self.is_sqlite:
+            driver.execute(f"PRAGMA synchronous={'FULL' if must_last else 'NORMAL'}")
+        else:
+            driver.execute(f"SET synchronous_commit TO {'on' if must_last else 'off'}")
+            driver.commit()
+        connection.info[_MUST_LAST] = must_last
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that knows ON CONFLICT, which both databases have in the same form."""
