@@ -290,10 +290,11 @@ class Gateway:
             cached=usage.cached_tokens,
             completion=usage.completion_tokens,
         )
+        # The engine's counts first, so that at no moment the records say more than the engine.
+        self._services.books.note_counts()
         entered = admission.settle(
             _STATUS_OF[exchange.outcome or "failed"], usage, engine_run_id=chat.engine_run_id, answer=answer
         )
-        self._services.books.note_counts()
         # Cached tokens are not held against the limit.
         cost = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
 
