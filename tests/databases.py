@@ -123,6 +123,7 @@ def _sqlite_template() -> bytes:
 def new_sqlite(folder: Path) -> str:
     """Return the URL of a new SQLite database with the current schema."""
     path = folder / "mezzo.db"
+    path.touch(mode=0o600)
     path.write_bytes(_sqlite_template())
     return sqlite_url(path)
 
