@@ -48,12 +48,10 @@ def main() -> None:
     }
     folder = tempfile.TemporaryDirectory()
     home = Path(folder.name)
-    settings = Settings(
-        home=home,
-        database_url=new_sqlite(home),
-        port=options.get("port", 0),
-        api_key="mz-test-key-0123456789",
-    )
+    given = {"home": home, "port": 0, "api_key": "mz-test-key-0123456789"} | options.get("settings", {})
+    if "database_url" not in given:
+        given["database_url"] = new_sqlite(home)
+    settings = Settings(**given)
     try:
         serve_with(make_backend, settings, weights=weights, on_ready=lambda url: tell("ready", url=url))
     except BackendUnavailable as error:
