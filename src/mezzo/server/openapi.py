@@ -14,6 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from mezzo import __version__
+from mezzo.protocol.admin.usage import UsageReport
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
@@ -177,6 +178,7 @@ def _schemas() -> dict[str, Any]:
         ref_template=_REF + "{model}",
     )
     _, answers = msgspec.json.schema_components(
-        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList], ref_template=_REF + "{name}"
+        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList, UsageReport],
+        ref_template=_REF + "{name}",
     )
     return {**requests["$defs"], **answers, **_ERROR_SCHEMAS}
