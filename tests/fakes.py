@@ -57,6 +57,8 @@ class FakeBackend:
     generations   every admitted request, for tests to look at from another thread
     """
 
+    wants_files = True
+
     def __init__(
         self,
         script: Script | None = None,
@@ -156,6 +158,8 @@ class FakeGeneration:
     closed_early   set when `aclose` came before the end: the client left, or the server stops
     num_tokens     completion tokens produced, reported or not
     """
+
+    is_estimated = False
 
     def __init__(
         self, script: Script, request: ChatCompletionRequest, num_prompt_tokens: int, room: int

@@ -170,6 +170,7 @@ class TestMistakes:
 
     def test_a_secret_is_not_repeated(self) -> None:
         assert "sword" not in error_of(MEZZO_API_KEY="sword fish")
+        assert "sword" not in error_of(MEZZO_UPSTREAM_API_KEY="sword fish")
 
     def test_weights_and_models_exclude_each_other(self) -> None:
         assert error_of({"weights": "nano"}, file='[models]\na = "nano"').startswith(
@@ -190,6 +191,13 @@ class TestApiKey:
         settings = Settings(home=tmp_path / "home", api_key="swordfish")  # type: ignore[arg-type]
         assert settings.resolve_api_key() == "swordfish"
         assert not settings.home.exists()
+
+    def test_every_key_is_a_secret(self, tmp_path: Path) -> None:
+        settings = Settings(home=tmp_path, api_key="one", upstream_api_key="two")  # type: ignore[arg-type]
+        assert settings.secrets() == ["one", "two"]
+        assert "two" not in repr(settings)
+        own = Settings(home=tmp_path).secrets()
+        assert own == [Settings(home=tmp_path).resolve_api_key()]
 
     def test_otherwise_one_is_made_for_this_machine_and_kept(self, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path / "home")

@@ -129,7 +129,13 @@ class Settings(BaseModel):
     ] = Field(
         default_factory=dict,
         description="Which weights serve which model id, in place of `weights`, which serves "
-        f"{DEFAULT_MODEL_ID}.",
+        f"{DEFAULT_MODEL_ID}. `upstream:http://HOST/v1#MODEL` has another server answer: docs/upstream.md.",
+    )
+    upstream_api_key: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        default=None, description="The key that upstreams are sent, all of them; none if unset."
+    )
+    upstream_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        default=300.0, description="Seconds of silence after which the answer of an upstream is given up."
     )
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="Where to compute: auto, cpu, cuda, cuda:N or mps."
@@ -262,6 +268,11 @@ class Settings(BaseModel):
         """Return the weights spec behind each model id that is served."""
         return self.models or {DEFAULT_MODEL_ID: self.weights}
 
+    def secrets(self) -> list[str]:
+        """Return what no log may show: every key. Raises: as `resolve_api_key`."""
+        upstream_key = self.upstream_api_key
+        return [self.resolve_api_key(), *([upstream_key.get_secret_value()] if upstream_key else [])]
+
     def resolve_api_key(self) -> str:
         """Return the configured key, or this machine's own, which is made in `home` on the first call.
 
@@ -272,6 +283,10 @@ class Settings(BaseModel):
             if self.api_key is not None
             else machine_key(self.home / "api-key")
         )
+
+
+_SECRETS = frozenset(name for name in Settings.model_fields if name.endswith("api_key"))
+"""Settings whose values no error repeats."""
 
 
 def load_settings(
@@ -371,7 +386,7 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         return message
     name, *inside = item["loc"]
     where = sources.get(str(name), str(name))
-    got = "" if name == "api_key" else f" (got {_short(item['input'])})"
+    got = "" if name in _SECRETS else f" (got {_short(item['input'])})"
     key = "".join(f"[{part!r}]" for part in inside if part != "[key]") if name == "models" else ""
     return f"{where}{key}: {message[0].lower()}{message[1:]}{got}"
 

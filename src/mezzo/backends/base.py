@@ -95,11 +95,18 @@ class Generation(Protocol):
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens of the rendered prompt, template included; counted once however many choices."""
+        """Tokens of the rendered prompt, template included; counted once however many choices.
+
+        Read it late: who does not encode prompts itself estimates until it is told.
+        """
 
     @property
     def num_cached_tokens(self) -> int:
         """Prompt tokens whose keys and values were already in the cache (0 before the first event)."""
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the counts are estimates by now: where another server was cut off before it reported its own."""
 
     @property
     def prediction(self) -> PredictionCounts | None:
@@ -141,6 +148,10 @@ class Backend(Protocol):
     def info(self) -> WeightsInfo:
         """Known from the moment the backend is constructed: cards need it before it is ready."""
 
+    @property
+    def wants_files(self) -> bool:
+        """Whether `submit` needs what images and documents hold; else their URLs are left to whoever answers."""
+
     def stats(self) -> BackendStats:
         """Return current figures; cheap, no I/O."""
 
@@ -161,7 +172,8 @@ class Backend(Protocol):
     ) -> Generation:
         """Admit a request.
 
-        attachments: what its images and documents hold. temperature: the request's, or the card's default.
+        attachments: what its images and documents hold, if the backend `wants_files`.
+        temperature: the request's, or the card's default.
         cache_scope: requests of different scopes share nothing that is cached, so that nobody can tell by the time
         an answer takes what others have sent.
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features

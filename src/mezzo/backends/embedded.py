@@ -87,6 +87,8 @@ def make_embedded_backend(
 class EmbeddedBackend:
     """One set of weights, served by one engine process."""
 
+    wants_files = True
+
     def __init__(
         self,
         folder: CheckpointFolder,
@@ -307,6 +309,8 @@ class EmbeddedBackend:
 
 class EmbeddedGeneration:
     """One request in the engine."""
+
+    is_estimated = False
 
     def __init__(
         self,

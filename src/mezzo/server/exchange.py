@@ -38,6 +38,7 @@ class Exchange:
     started_s        time.perf_counter() at its beginning
     headers          sent with the answer, whatever the answer is
     model            the name that was asked for; model_id: the card that answers, once known
+    is_estimated     the counts are estimates: an upstream was cut off before it reported its own
     outcome          set by the gateway for requests that reached a backend, else told from the status
     prompt, completion
                      set only when the operator wants them in the logs
@@ -57,6 +58,7 @@ class Exchange:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
+    is_estimated: bool = False
     prediction: PredictionCounts | None = None
     ttft_s: float | None = None
     outcome: Outcome | None = None
@@ -152,6 +154,8 @@ def _record(exchange: Exchange, route: str, outcome: Outcome) -> dict[str, Any]:
             "cached_tokens": exchange.num_cached_tokens,
             "ttft_s": None if exchange.ttft_s is None else round(exchange.ttft_s, 6),
         }
+    if exchange.is_estimated:
+        record["is_estimated"] = True
     if exchange.prediction is not None:
         record |= {
             "accepted_prediction_tokens": exchange.prediction.num_accepted,

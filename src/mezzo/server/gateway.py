@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Mapping
 from datetime import datetime
@@ -14,6 +15,7 @@ from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.limits import LimitExceeded, LimitState
 from mezzo.prompt.features import DOCUMENTS, check_features, check_fim_features
+from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
@@ -67,7 +69,7 @@ class Gateway:
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
         check_features(request, served_capabilities(resolution, backend.info) | {DOCUMENTS})
         terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
-        async with self._services.attachments.loaded(request) as attachments:
+        async with self._files_for(backend, request) as attachments:
             generation = await _submitted(
                 backend,
                 backend.submit(
@@ -137,6 +139,13 @@ class Gateway:
     def _weights(self) -> Mapping[str, WeightsInfo]:
         return {model_id: backend.info for model_id, backend in self._services.router.by_model_id.items()}
 
+    def _files_for(
+        self, backend: Backend, request: ChatCompletionRequest
+    ) -> contextlib.AbstractAsyncContextManager[Attachments]:
+        if backend.wants_files:
+            return self._services.attachments.loaded(request)
+        return contextlib.nullcontext(NO_ATTACHMENTS)
+
     def _receive(
         self,
         caller: Caller,
@@ -180,7 +189,6 @@ class Gateway:
         exchange: Exchange,
         caller: Caller,
     ) -> RunningChat:
-        exchange.num_prompt_tokens = generation.num_prompt_tokens
         exchange.headers |= limits.headers() | terms.headers
 
         def close(chat: RunningChat) -> None:
