@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import stat
@@ -168,9 +169,23 @@ class TestMistakes:
     def test_a_bad_value_in_the_file_counts_also_when_the_environment_overrides_it(self) -> None:
         assert "port in mezzo.toml" in error_of(file='port = "x"', MEZZO_PORT="1")
 
-    def test_a_secret_is_not_repeated(self) -> None:
-        assert "sword" not in error_of(MEZZO_API_KEY="sword fish")
-        assert "sword" not in error_of(MEZZO_UPSTREAM_API_KEY="sword fish")
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("api_key", "sword fish"),
+            ("upstream_api_key", "sword fish"),
+            ("secret_key", "swordfish"),
+            ("database_url", "mysql://mezzo:swordfish@db/mezzo"),
+            ("database_url", "postgresql://mezzo:swordfish]@[db/mezzo"),
+            ("redis_url", "http://:swordfish@redis"),
+            ("redis_url", "redis://:swordfish/@redis"),
+            ("redis_url", "redis://:swordfish]@[redis"),
+            ("redis_url", "redis://user:123?swordfish@redis"),
+        ],
+    )
+    def test_a_secret_is_not_repeated(self, name: str, value: str) -> None:
+        assert "fish" not in error_of(**{f"MEZZO_{name.upper()}": value})
+        assert "fish" not in error_of(file=f"{name} = {json.dumps(value)}")
 
     def test_weights_and_models_exclude_each_other(self) -> None:
         assert error_of({"weights": "nano"}, file='[models]\na = "nano"').startswith(
@@ -193,11 +208,11 @@ class TestApiKey:
         assert not settings.home.exists()
 
     def test_every_key_is_a_secret(self, tmp_path: Path) -> None:
-        settings = Settings(home=tmp_path, api_key="one", upstream_api_key="two")  # type: ignore[arg-type]
-        assert settings.secrets() == ["one", "two"]
+        given = {"api_key": "one", "upstream_api_key": "two", "redis_url": "redis://:three@redis"}
+        settings = Settings(home=tmp_path, **given)  # type: ignore[arg-type]
+        assert {*given.values()} <= {*settings.secrets()}
         assert "two" not in repr(settings)
-        own = Settings(home=tmp_path).secrets()
-        assert own == [Settings(home=tmp_path).resolve_api_key()]
+        assert Settings(home=tmp_path).secrets() == [Settings(home=tmp_path).resolve_api_key()]
 
     def test_otherwise_one_is_made_for_this_machine_and_kept(self, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path / "home")

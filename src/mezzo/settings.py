@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import platformdirs
 from pydantic import (
@@ -30,14 +30,17 @@ from pydantic import (
     model_validator,
 )
 
-from mezzo.kit.secrets import machine_key
+from mezzo.kit.secrets import machine_key, new_secret
 from mezzo.prompt.media.addresses import AllowedHost
+from mezzo.store.url import check_redis_url, check_url, sqlite_url
 
 CONFIG_FILE = "mezzo.toml"
 CONFIG_VARIABLE = "MEZZO_CONFIG"
 ENV_PREFIX = "MEZZO_"
 # The model id that `weights` serves when `models` is not set: the family's current release.
 DEFAULT_MODEL_ID = "mistral-medium-2505"
+
+MIN_SECRET_LENGTH = 32
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
@@ -53,6 +56,24 @@ def _usable_key(key: SecretStr | None) -> SecretStr | None:
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise ValueError("a key is one or more printable ASCII characters without spaces")
     return key
+
+
+def _usable_database(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        check_url(url.get_secret_value())
+    return url
+
+
+def _usable_redis(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        check_redis_url(url.get_secret_value())
+    return url
+
+
+def _usable_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and len(secret.get_secret_value()) < MIN_SECRET_LENGTH:
+        raise ValueError(f"a secret has at least {MIN_SECRET_LENGTH} characters")
+    return secret
 
 
 def _absolute(path: Path) -> Path:
@@ -108,6 +129,28 @@ class Settings(BaseModel):
         description="Folder of converted weights and of this machine's API key; the platform's cache folder "
         "if unset.",
     )
+    database_url: Annotated[SecretStr | None, AfterValidator(_usable_database)] = Field(
+        default=None,
+        description="Where accounts and books are kept: `sqlite:////absolute/path` or "
+        "`postgresql://USER:PASSWORD@HOST/NAME`. If unset, `mezzo.db` in `home` where that is set, else in the "
+        "platform's folder for data.",
+    )
+    redis_url: Annotated[SecretStr | None, AfterValidator(_usable_redis)] = Field(
+        default=None,
+        description="Redis in which several servers count rate limits together: "
+        "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, the same with `rediss://` for TLS, or `unix:///PATH`. If unset, "
+        "each server counts for itself.",
+    )
+    secret_key: Annotated[SecretStr | None, AfterValidator(_usable_secret)] = Field(
+        default=None,
+        description="The installation's secret, at least 32 characters: it encrypts answers that are kept for retries "
+        "and signs cookies. All servers on one database share it. If unset, one is made, and kept in the file "
+        "`secret-key` in the folder of `mezzo.db`.",
+    )
+    currency: Literal["USD", "EUR"] = Field(
+        default="USD",
+        description="Currency of prices, limits and invoices; fixed by the first start on a database.",
+    )
     host: Annotated[str, Field(min_length=1)] = Field(
         default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every network of this machine."
     )
@@ -133,6 +176,10 @@ class Settings(BaseModel):
     )
     upstream_api_key: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
         default=None, description="The key that upstreams are sent, all of them; none if unset."
+    )
+    upstream_max_requests: Annotated[int, Field(ge=1)] = Field(
+        default=256,
+        description="Most choices that an upstream generates for us at the same time; others wait here.",
     )
     upstream_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         default=300.0, description="Seconds of silence after which the answer of an upstream is given up."
@@ -220,16 +267,25 @@ class Settings(BaseModel):
         description="Accept a user message right after a tool message, which the hosted API refuses.",
     )
     requests_per_minute: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Requests a key may make of one model in any 60 s; no limit if unset."
+        default=None,
+        description="Requests a workspace may make of one model in any 60 s, unless its own limits say otherwise; no "
+        "limit if unset.",
     )
     tokens_per_minute: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Tokens a key may use of one model in any 60 s; no limit if unset."
+        default=None, description="Tokens a workspace may use of one model in any 60 s, likewise."
+    )
+    tokens_per_month: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Tokens a workspace may use of one model in a month of UTC, likewise."
     )
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=30.0, description="Seconds that running requests have to finish after a stop signal."
     )
     engine_start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         default=600.0, description="Seconds that the engine process has to load its weights."
+    )
+    server_timing: bool = Field(
+        default=False,
+        description="Say in the header `server-timing` how long authentication, limits and books took.",
     )
     stream_padding: bool = Field(
         default=True,
@@ -268,11 +324,6 @@ class Settings(BaseModel):
         """Return the weights spec behind each model id that is served."""
         return self.models or {DEFAULT_MODEL_ID: self.weights}
 
-    def secrets(self) -> list[str]:
-        """Return what no log may show: every key. Raises: as `resolve_api_key`."""
-        upstream_key = self.upstream_api_key
-        return [self.resolve_api_key(), *([upstream_key.get_secret_value()] if upstream_key else [])]
-
     def resolve_api_key(self) -> str:
         """Return the configured key, or this machine's own, which is made in `home` on the first call.
 
@@ -284,9 +335,33 @@ class Settings(BaseModel):
             else machine_key(self.home / "api-key")
         )
 
+    def secrets(self) -> list[str]:
+        """Return what must never appear in a log. Raises: mezzo.kit.secrets.MachineKeyError, OSError."""
+        configured = (getattr(self, name) for name in type(self).model_fields if _is_secret(name))
+        texts = [secret.get_secret_value() for secret in configured if secret is not None]
+        return [self.resolve_api_key(), *texts]
 
-_SECRETS = frozenset(name for name in Settings.model_fields if name.endswith("api_key"))
-"""Settings whose values no error repeats."""
+    def resolve_database_url(self) -> str:
+        """Return the configured URL of the database, or that of the SQLite file where none was configured."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return sqlite_url(self.data_folder / "mezzo.db")
+
+    def resolve_secret_key(self) -> str:
+        """Return the installation's secret, which is made on the first call if none is configured.
+
+        Raises: mezzo.kit.secrets.MachineKeyError, OSError.
+        """
+        return (
+            self.secret_key.get_secret_value()
+            if self.secret_key is not None
+            else machine_key(self.data_folder / "secret-key", new_secret)
+        )
+
+    @property
+    def data_folder(self) -> Path:
+        """Folder of what must not be lost. `home` may be a cache, which systems clear when they like."""
+        return self.home if "home" in self.model_fields_set else platformdirs.user_data_path("mezzo")
 
 
 def load_settings(
@@ -386,9 +461,14 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         return message
     name, *inside = item["loc"]
     where = sources.get(str(name), str(name))
-    got = "" if name in _SECRETS else f" (got {_short(item['input'])})"
+    got = "" if _is_secret(str(name)) else f" (got {_short(item['input'])})"
     key = "".join(f"[{part!r}]" for part in inside if part != "[key]") if name == "models" else ""
     return f"{where}{key}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _is_secret(name: str) -> bool:
+    field = Settings.model_fields.get(name)
+    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _short(value: object) -> str:

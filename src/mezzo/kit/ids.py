@@ -20,6 +20,11 @@ def new_correlation_id() -> str:
     return str(uuid7())
 
 
+def new_uuid() -> str:
+    """Return a random UUID in text form: the id of everything that accounts are made of."""
+    return str(uuid.uuid4())
+
+
 def new_tool_call_id() -> str:
     """Return nine ASCII letters and digits: the only form of a tool call id that the API takes back."""
     return "".join(secrets.choice(_ALPHANUMERIC) for _ in range(9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,6 +13,7 @@ from filelock import FileLock
 from mezzo.kit.private_file import write_private
 
 KEY_PREFIX = "mz-"
+ADMIN_KEY_PREFIX = "mza-"
 _RANDOM_BYTES = 32
 _SHOWN_CHARACTERS = 4
 # A shorter secret than this is not shown even in part: four characters of it would be too much of it.
@@ -27,9 +29,19 @@ def new_api_key() -> str:
     return KEY_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
+def new_admin_key() -> str:
+    """Return a key for the admin API, told from others by its prefix `mza-`."""
+    return ADMIN_KEY_PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def new_secret() -> str:
+    """Return 256 random bits as 43 URL-safe characters: of a session, an invitation, an installation."""
+    return secrets.token_urlsafe(_RANDOM_BYTES)
+
+
 def mask(key: str) -> str:
     """Shorten a key for logs and lists: `mz-…wxyz`, or `…` alone when it is too short to show any of it."""
-    prefix = KEY_PREFIX if key.startswith(KEY_PREFIX) else ""
+    prefix = next((prefix for prefix in (KEY_PREFIX, ADMIN_KEY_PREFIX) if key.startswith(prefix)), "")
     shown = key[-_SHOWN_CHARACTERS:] if len(key) - len(prefix) >= _SHORTEST_SHOWN else ""
     return f"{prefix}…{shown}"
 
@@ -47,7 +59,12 @@ def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def machine_key(path: Path) -> str:
+def fingerprint(secret: str) -> str:
+    """Return what tells whether two secrets are the same and nothing else: another hash than `hash_secret`'s."""
+    return hashlib.sha256(b"mezzo fingerprint\0" + secret.encode()).hexdigest()
+
+
+def machine_key(path: Path, make: Callable[[], str] = new_api_key) -> str:
     """Return the key kept in `path`, making it on the first call.
 
     Processes that start at the same time agree on one key. The file is readable by its owner only.
@@ -57,7 +74,7 @@ def machine_key(path: Path) -> str:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
             if not path.exists():
-                write_private(path, new_api_key() + "\n")
+                write_private(path, make() + "\n")
     key = path.read_text(encoding="utf-8").strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise MachineKeyError(f"{path} does not hold an API key; delete it and a new one is made")

@@ -23,6 +23,7 @@ from mezzo.settings import Settings
 from mezzo.weights.upstream import UpstreamModel
 
 if TYPE_CHECKING:
+    from mezzo.server.services import Services
     from mezzo.server.uvicorn_server import ApiServer
     from mezzo.weights.folder import CheckpointFolder
 
@@ -133,26 +134,41 @@ async def _serve(
     signals: _Signals,
 ) -> None:
     loading = asyncio.create_task(router.start())
+    async with contextlib.AsyncExitStack() as stack:
+        # Undone from the last to the first: when the engines have stopped, their counts are final and the books close.
+        server, services = await asyncio.to_thread(_make_server, settings, router)
+        stack.push_async_callback(services.stop)
+        stack.push_async_callback(_stop_backends, router, loading)
+        await services.start()
+        await _serve_until_stopped(server, loading, listener, on_ready, signals)
+
+
+async def _serve_until_stopped(
+    server: ApiServer,
+    loading: asyncio.Task[None],
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+    signals: _Signals,
+) -> None:
+    signals.forward_to(server)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        url = url_of(listener)
-        server = await asyncio.to_thread(_make_server, settings, router)
-        signals.forward_to(server)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                if not server.should_exit:
-                    on_ready(url)
-        except BaseException:
-            server.should_exit = True
-            raise
-        finally:
-            await serving
+        await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            if not server.should_exit:
+                on_ready(url_of(listener))
+    except BaseException:
+        server.should_exit = True
+        raise
     finally:
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
-        await router.stop()
+        await serving
+
+
+async def _stop_backends(router: Router, loading: asyncio.Task[None]) -> None:
+    loading.cancel()
+    await asyncio.gather(loading, return_exceptions=True)
+    await router.stop()
 
 
 class _Signals:
@@ -198,10 +214,11 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-def _make_server(settings: Settings, router: Router) -> ApiServer:
+def _make_server(settings: Settings, router: Router) -> tuple[ApiServer, Services]:
     # Slow imports, in a thread: the engines are starting meanwhile, and signals are heard.
     from mezzo.server.app import create_app  # noqa: PLC0415
     from mezzo.server.services import make_services  # noqa: PLC0415
     from mezzo.server.uvicorn_server import ApiServer  # noqa: PLC0415
 
-    return ApiServer(create_app(settings, make_services(settings, router)), settings)
+    services = make_services(settings, router)
+    return ApiServer(create_app(settings, services), settings), services

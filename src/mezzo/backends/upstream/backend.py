@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from mezzo.backends.base import BackendStats, BackendUnavailable, WeightsInfo
+from mezzo.backends.base import Approve, BackendStats, BackendUnavailable, EngineCounts, WeightsInfo
 from mezzo.backends.upstream.answer import AnswerReader
-from mezzo.backends.upstream.bounds import prompt_token_estimate
+from mezzo.backends.upstream.bounds import prompt_token_bound, prompt_token_estimate
 from mezzo.backends.upstream.connection import ChunkStream, UpstreamConnection, UpstreamLost
 from mezzo.backends.upstream.counts import TokenCounts
 from mezzo.backends.upstream.facts import UpstreamFacts, read_facts
@@ -51,6 +51,7 @@ def make_upstream_backend(
         ),
         UrlRules(PublicAddresses(allowed_hosts=settings.fetch_allowed_hosts), fetching=settings.fetch_urls),
         max_context_length=max_context_length,
+        max_requests=settings.upstream_max_requests,
         fills_in=settings.fim,
     )
 
@@ -67,8 +68,10 @@ class UpstreamBackend:
         urls: UrlRules,
         *,
         max_context_length: int,
+        max_requests: int,
         fills_in: bool = False,
     ) -> None:
+        self.max_num_seqs = max_requests
         self._upstream = upstream
         self._connection = connection
         self._urls = urls
@@ -97,6 +100,9 @@ class UpstreamBackend:
     def stats(self) -> BackendStats:
         return BackendStats(num_running=len(self._running))
 
+    def engine_counts(self) -> list[EngineCounts]:
+        return []  # the engines are not ours
+
     async def start(self) -> None:
         self._connection.open()
         await self._look()
@@ -117,6 +123,7 @@ class UpstreamBackend:
         request_id: str,
         temperature: float,
         cache_scope: str,
+        approve: Approve,
     ) -> UpstreamGeneration:
         """Send a request on. `temperature` and `cache_scope` are not passed on: what a client leaves open is left open.
 
@@ -132,19 +139,29 @@ class UpstreamBackend:
         # Mistral's servers begin an answer with the prefix that the request gave it, OpenAI's do not.
         prefix = request.continued_text if self._facts.dialect == "mistral" else ""
         reader = AnswerReader(request.num_choices, counts, prefix=prefix)
+        await self._approved(approve, request, request.num_choices)
         return await self._begin(
             "/chat/completions", await _encoded(body), reader, request_id, is_stream=request.stream
         )
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
     ) -> UpstreamGeneration:
         """Send a request on. Raises: as `Backend.submit`."""
         body = fim_body(request, model=self._upstream.model)
         reader = AnswerReader(1, TokenCounts(estimated_prompt_tokens=prompt_token_estimate(request)))
+        await self._approved(approve, request, 1)
         return await self._begin(
             "/fim/completions", await _encoded(body), reader, request_id, is_stream=request.stream
         )
+
+    async def _approved(
+        self, approve: Approve, request: ChatCompletionRequest | FimCompletionRequest, num_choices: int
+    ) -> None:
+        """Ask whether the request may begin, with the most that it can use: nobody here can count its prompt."""
+        context = self.info.max_context_length
+        limit = context if request.max_tokens is None else min(request.max_tokens, context)
+        await approve(min(prompt_token_bound(request), context), num_choices * limit)
 
     async def _begin(
         self, path: str, body: bytes, reader: AnswerReader, request_id: str, *, is_stream: bool

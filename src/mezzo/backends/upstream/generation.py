@@ -40,6 +40,14 @@ class UpstreamGeneration:
         return self._counts.num_prompt_tokens
 
     @property
+    def num_image_tokens(self) -> int:
+        return 0  # a part of the prompt's tokens that no upstream tells
+
+    @property
+    def engine_run_id(self) -> str | None:
+        return None
+
+    @property
     def num_cached_tokens(self) -> int:
         return self._counts.num_cached_tokens
 
