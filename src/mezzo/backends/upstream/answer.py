@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from mezzo.backends.base import ChoiceDelta, ChoiceFinished, GenerationEvent
 from mezzo.backends.upstream.choice import BrokenAnswer, ChoiceReader
 from mezzo.backends.upstream.counts import TokenCounts
 from mezzo.backends.upstream.wire import Choice, Chunk
-from mezzo.prompt.output import Piece
 from mezzo.protocol.response import FinishReason
 
 
@@ -24,24 +26,28 @@ class AnswerReader:
         self._reasons: set[FinishReason] = set()
         self._held: tuple[int, FinishReason] | None = None
         self._is_complete = False
+        self._fault: BrokenAnswer | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether every choice has had its terminal event."""
         return self._is_complete
 
-    def read(self, chunk: Chunk) -> list[GenerationEvent]:
-        """Return what a chunk adds. Raises: BrokenAnswer."""
-        choices = chunk.choices or []
-        for choice in choices:
-            if choice.has_content:
-                self.counts.add_content()
-        is_total = chunk.usage is not None and self.counts.report(
-            chunk.usage, choices[0].index if choices else None
-        )
-        events = [event for choice in choices for event in self._read_choice(choice)]
-        # An answer that failed is left to `end`: what came with the failure is still to be read.
-        return events + self._release() if is_total and not self._has_failed else events
+    def read(self, chunks: Iterable[Chunk]) -> list[GenerationEvent]:
+        """Return what chunks add, as few events as will do. `raise_fault` then tells of one that makes no sense."""
+        events: list[GenerationEvent] = []
+        try:
+            for chunk in chunks:
+                if not self._is_complete:
+                    self._read(chunk, events)
+        except BrokenAnswer as fault:
+            self._fault = fault
+        return events
+
+    def raise_fault(self) -> None:
+        """Raises: BrokenAnswer for a chunk that made no sense, once what came before it was returned by `read`."""
+        if self._fault is not None:
+            raise self._fault
 
     def end(self) -> list[GenerationEvent]:
         """Return what is left when the upstream has said that it is done.
@@ -65,30 +71,46 @@ class AnswerReader:
     def _has_failed(self) -> bool:
         return self._reasons == {"error"}
 
-    def _read_choice(self, choice: Choice) -> list[GenerationEvent]:
+    def _read(self, chunk: Chunk, events: list[GenerationEvent]) -> None:
+        choices = chunk.choices or []
+        for choice in choices:
+            if choice.has_content:
+                self.counts.add_content()
+        is_total = chunk.usage is not None and self.counts.report(
+            chunk.usage, choices[0].index if choices else None
+        )
+        for choice in choices:
+            self._read_choice(choice, events)
+        # An answer that failed is left to `end`: what came with the failure is still to be read.
+        if is_total and not self._has_failed:
+            for event in self._release():
+                _add(events, event)
+
+    def _read_choice(self, choice: Choice, events: list[GenerationEvent]) -> None:
         reader = self._unfinished.get(choice.index)
         if reader is None:
             if choice.has_content:
                 self._held = None  # there is more that has no place
                 raise BrokenAnswer(f"content for choice {choice.index}, which has ended or was not asked for")
-            return []
-        pieces = reader.read(choice.delta) if choice.delta is not None else []
+            return
+        pieces = reader.read(choice.delta) if choice.has_content and choice.delta is not None else []
+        reason: FinishReason | None = None
         if choice.finish_reason is not None:
             rest, reason = reader.finish(choice.finish_reason)
-            return self._finish(choice.index, (*pieces, *rest), reason)
-        return self._delta(choice.index, tuple(pieces))
-
-    def _delta(self, index: int, pieces: tuple[Piece, ...]) -> list[GenerationEvent]:
+            pieces += rest
         num_tokens = self.counts.take_certain()
-        return [ChoiceDelta(index, pieces, num_tokens)] if pieces or num_tokens else []
+        if reason is not None and self._finish(choice.index, reason):
+            _add(events, ChoiceFinished(choice.index, tuple(pieces), num_tokens, reason))
+        elif pieces or num_tokens:
+            _add(events, ChoiceDelta(choice.index, tuple(pieces), num_tokens))
 
-    def _finish(self, index: int, pieces: tuple[Piece, ...], reason: FinishReason) -> list[GenerationEvent]:
+    def _finish(self, index: int, reason: FinishReason) -> bool:
+        """Note the end of a choice, and return whether it can be told now: the last one is held back."""
         del self._unfinished[index]
         self._reasons.add(reason)
-        if self._unfinished:
-            return [ChoiceFinished(index, pieces, self.counts.take_certain(), reason)]
-        self._held = index, reason
-        return self._delta(index, pieces)
+        if not self._unfinished:
+            self._held = index, reason
+        return bool(self._unfinished)
 
     def _release(self) -> list[GenerationEvent]:
         if self._held is None:
@@ -96,3 +118,14 @@ class AnswerReader:
         (index, reason), self._held = self._held, None
         self._is_complete = True
         return [ChoiceFinished(index, (), self.counts.take_rest(), reason)]
+
+
+def _add(events: list[GenerationEvent], event: GenerationEvent) -> None:
+    """Append an event, as one with the last where that is of the same choice."""
+    last = events[-1] if events else None
+    if isinstance(last, ChoiceDelta) and last.index == event.index:
+        events[-1] = replace(
+            event, pieces=last.pieces + event.pieces, num_tokens=last.num_tokens + event.num_tokens
+        )
+    else:
+        events.append(event)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 import structlog
 
 from mezzo.backends.base import Approve, BackendStats, BackendUnavailable, EngineCounts, WeightsInfo
 from mezzo.backends.upstream.answer import AnswerReader
-from mezzo.backends.upstream.bounds import prompt_token_bound, prompt_token_estimate
+from mezzo.backends.upstream.bounds import has_files, prompt_token_bound, prompt_token_estimate
 from mezzo.backends.upstream.connection import ChunkStream, UpstreamConnection, UpstreamLost
 from mezzo.backends.upstream.counts import TokenCounts
 from mezzo.backends.upstream.facts import UpstreamFacts, read_facts
@@ -27,7 +26,8 @@ from mezzo.weights.upstream import UpstreamModel
 # A stream is opened after this time even if the upstream has not begun: its client is then kept alive by comments.
 FIRST_CHUNK_TIMEOUT_S = 5.0
 PROBE_INTERVAL_S = 5.0
-_ENCODE_INLINE_CHARS = 1024 * 1024
+# About a megabyte of text.
+_LONG_PROMPT_TOKENS = 250_000
 # What is not listed by the upstream may be anything that a card can promise.
 _ALL_CAPABILITIES = frozenset({"completion_chat", "function_calling", "reasoning", "vision"})
 
@@ -139,20 +139,21 @@ class UpstreamBackend:
         # Mistral's servers begin an answer with the prefix that the request gave it, OpenAI's do not.
         prefix = request.continued_text if self._facts.dialect == "mistral" else ""
         reader = AnswerReader(request.num_choices, counts, prefix=prefix)
+        is_long = has_files(request) or counts.num_prompt_tokens > _LONG_PROMPT_TOKENS
+        data = await _encoded(body, is_long=is_long)
         await self._approved(approve, request, request.num_choices)
-        return await self._begin(
-            "/chat/completions", await _encoded(body), reader, request_id, is_stream=request.stream
-        )
+        return await self._begin("/chat/completions", data, reader, request_id, is_stream=request.stream)
 
     async def submit_fim(
         self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
     ) -> UpstreamGeneration:
         """Send a request on. Raises: as `Backend.submit`."""
+        counts = TokenCounts(estimated_prompt_tokens=prompt_token_estimate(request))
         body = fim_body(request, model=self._upstream.model)
-        reader = AnswerReader(1, TokenCounts(estimated_prompt_tokens=prompt_token_estimate(request)))
+        data = await _encoded(body, is_long=counts.num_prompt_tokens > _LONG_PROMPT_TOKENS)
         await self._approved(approve, request, 1)
         return await self._begin(
-            "/fim/completions", await _encoded(body), reader, request_id, is_stream=request.stream
+            "/fim/completions", data, AnswerReader(1, counts), request_id, is_stream=request.stream
         )
 
     async def _approved(
@@ -166,20 +167,26 @@ class UpstreamBackend:
     async def _begin(
         self, path: str, body: bytes, reader: AnswerReader, request_id: str, *, is_stream: bool
     ) -> UpstreamGeneration:
-        opening = asyncio.create_task(self._open(path, body, request_id))
+        opening = self._open(path, body, request_id)
+        if not is_stream:  # whoever waits for one JSON object learns nothing earlier by being admitted
+            return self._running_generation(await opening, reader)
+        generation = self._running_generation(asyncio.create_task(opening), reader)
+        await generation.wait_until_begun(FIRST_CHUNK_TIMEOUT_S)
+        return generation
+
+    def _running_generation(
+        self, opening: asyncio.Task[ChunkStream] | ChunkStream, reader: AnswerReader
+    ) -> UpstreamGeneration:
         generation = UpstreamGeneration(opening, reader, on_end=self._running.discard)
         self._running.add(generation)
-        # Whoever waits for one JSON object learns nothing earlier by being admitted.
-        await generation.wait_until_begun(FIRST_CHUNK_TIMEOUT_S if is_stream else None)
         return generation
 
     async def _open(self, path: str, body: bytes, request_id: str) -> ChunkStream:
         try:
-            stream = await self._connection.stream(path, body, request_id=request_id)
+            return await self._connection.stream(path, body, request_id=request_id)
         except UpstreamLost as error:
             self._lose(str(error))
             raise
-        return stream
 
     async def _look(self) -> bool:
         """Ask the upstream about itself, and return whether it answered."""
@@ -210,19 +217,6 @@ class UpstreamBackend:
         _log.info("upstream ready", upstream=self._upstream.name)
 
 
-async def _encoded(body: Body) -> bytes:
+async def _encoded(body: Body, *, is_long: bool) -> bytes:
     """Return the body's JSON, written in a thread where it may be long: it takes a millisecond a megabyte."""
-    is_long = _num_chars(body, _ENCODE_INLINE_CHARS) > _ENCODE_INLINE_CHARS
     return await asyncio.to_thread(msgspec.json.encode, body) if is_long else msgspec.json.encode(body)
-
-
-def _num_chars(value: Any, enough: int) -> int:
-    """Return how many characters the texts in a value have, or some number above `enough`."""
-    if isinstance(value, str):
-        return len(value)
-    total = 0
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        total += _num_chars(item, enough)
-        if total > enough:
-            break
-    return total

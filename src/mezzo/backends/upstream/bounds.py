@@ -53,6 +53,11 @@ def prompt_token_estimate(request: ChatCompletionRequest | FimCompletionRequest)
     return text + sum(isinstance(chunk, ImageURLChunk) for chunk in _files(request)) * _IMAGE_TOKENS // 2
 
 
+def has_files(request: ChatCompletionRequest) -> bool:
+    """Tell whether a request has images or documents."""
+    return any(True for _ in _files(request))
+
+
 def _num_text_bytes(request: ChatCompletionRequest) -> int:
     total = sum(map(_num_bytes_of_message, request.messages))
     if request.tools:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from http import HTTPStatus
 from typing import Any
 
@@ -116,15 +115,24 @@ class UpstreamConnection:
         return await self._session.request(method, url, allow_redirects=False, **options)
 
 
+class _FailureInStream(BrokenAnswer):
+    """An event that tells a failure instead of a chunk's content."""
+
+    def __init__(self, failure: Any, secret: str | None) -> None:
+        self.as_refusal = failure_in_stream(failure, secret=secret)
+        super().__init__(str(self.as_refusal))
+
+
 class ChunkStream:
-    """The chunks of one answer, in order."""
+    """The chunks of one answer, in order, as many at a time as have come: the busier this process, the more."""
 
     def __init__(self, response: aiohttp.ClientResponse, *, secret: str | None) -> None:
         self._response = response
         self._secret = secret
         self._reader = EventReader(MAX_EVENT_BYTES)
-        self._events: deque[bytes] = deque()
-        self._first: Chunk | None = None
+        self._read: list[Chunk] = []
+        self._is_done = False
+        self._fault: BrokenAnswer | None = None
 
     async def begin(self) -> None:
         """Wait for the first chunk; cut the connection if none comes.
@@ -132,37 +140,39 @@ class ChunkStream:
         Raises: BackendUnavailable, ApiError, and what a broken connection does.
         """
         try:
-            self._first = await self._read_first()
+            await self._begin()
         except BaseException:
             self.close()
             raise
 
-    async def next(self) -> Chunk | None:
-        """Return the next chunk; None when the upstream is done. Raises: BrokenAnswer."""
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        try:
-            chunk = await self._read()
-        except _NETWORK_ERRORS as error:
-            raise BrokenAnswer(f"the connection to the upstream broke: {_words(error)}") from error
-        if chunk is not None and chunk.failure is not None:
-            raise BrokenAnswer(str(failure_in_stream(chunk.failure, secret=self._secret)))
-        return chunk
+    async def next(self) -> list[Chunk]:
+        """Return the chunks that have come, having waited for one; none when the upstream is done.
+
+        Raises: BrokenAnswer, when all chunks before the break were returned.
+        """
+        if not self._read:
+            try:
+                await self._fill()
+            except _NETWORK_ERRORS as error:
+                raise BrokenAnswer(f"the connection to the upstream broke: {_words(error)}") from error
+        chunks, self._read = self._read, []
+        return chunks
 
     async def end(self) -> None:
         """Leave the connection for the next request if the answer ends right away, else cut it."""
-        with contextlib.suppress(*_NETWORK_ERRORS):
-            async with asyncio.timeout(_END_TIMEOUT_S):
-                while await self._response.content.readany():
-                    pass
+        content = self._response.content
+        if not content.at_eof():
+            with contextlib.suppress(*_NETWORK_ERRORS):
+                async with asyncio.timeout(_END_TIMEOUT_S):
+                    while await content.readany():
+                        pass
         self.close()
 
     def close(self) -> None:
         """Cut the connection unless the answer has been read to its end. Safe to call twice, and meanwhile."""
         self._response.close()
 
-    async def _read_first(self) -> Chunk:
+    async def _begin(self) -> None:
         response = self._response
         if response.status != HTTPStatus.OK:
             beginning = await _beginning(response, MAX_ERROR_BYTES)
@@ -170,31 +180,42 @@ class ChunkStream:
         if response.content_type != "text/event-stream":
             raise BackendUnavailable(f"the upstream answered {response.content_type[:100]}, not a stream")
         try:
-            first = await self._read()
+            await self._fill()
+        except _FailureInStream as failure:
+            raise failure.as_refusal from failure
         except BrokenAnswer as error:
             raise BackendUnavailable(str(error)) from error
-        if first is None:
+        if not self._read:
             raise BackendUnavailable("the upstream ended its answer before it began")
-        if first.failure is not None:
-            raise failure_in_stream(first.failure, secret=self._secret)
-        return first
 
-    async def _read(self) -> Chunk | None:
-        while not self._events:
+    async def _fill(self) -> None:
+        """Read until there is a chunk or the end. Raises: BrokenAnswer, and what a broken connection does."""
+        while not self._read and not self._is_done:
+            if self._fault is not None:
+                raise self._fault
             piece = await self._response.content.readany()
             if not piece:
-                return None
+                self._is_done = True
+                return
             try:
-                self._events.extend(self._reader.feed(piece))
+                self._decode(self._reader.feed(piece))
             except EventTooLarge as error:
-                raise BrokenAnswer(str(error)) from error
-        data = self._events.popleft()
-        if data == _DONE:
-            return None
-        try:
-            return decode_chunk(data)
-        except UNREADABLE as error:
-            raise BrokenAnswer(f"an event that is no chunk: {error}") from error
+                self._fault = BrokenAnswer(str(error))
+            except BrokenAnswer as error:
+                self._fault = error
+
+    def _decode(self, events: list[bytes]) -> None:
+        for data in events:
+            if data == _DONE:
+                self._is_done = True
+                return
+            try:
+                chunk = decode_chunk(data)
+            except UNREADABLE as error:
+                raise BrokenAnswer(f"an event that is no chunk: {error}") from error
+            if chunk.failure is not None:
+                raise _FailureInStream(chunk.failure, self._secret)
+            self._read.append(chunk)
 
 
 async def _beginning(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -21,17 +21,17 @@ class UpstreamGeneration:
 
     def __init__(
         self,
-        opening: asyncio.Task[ChunkStream],
+        opening: asyncio.Task[ChunkStream] | ChunkStream,
         reader: AnswerReader,
         *,
         on_end: Callable[[UpstreamGeneration], None],
     ) -> None:
-        """opening: sends the request and waits for the first chunk. on_end: called once, when nothing runs any more."""
-        self._opening = opening
+        """opening: the stream, or what opens it. on_end: called once, when nothing runs any more."""
+        self._opening = opening if isinstance(opening, asyncio.Task) else None
+        self._stream = opening if isinstance(opening, ChunkStream) else None
         self._reader = reader
         self._counts = reader.counts
         self._on_end = on_end
-        self._stream: ChunkStream | None = None
         self._is_closed = False
         self._is_over = False
 
@@ -59,23 +59,30 @@ class UpstreamGeneration:
     def is_estimated(self) -> bool:
         return self._counts.is_estimated
 
-    async def wait_until_begun(self, timeout_s: float | None) -> None:
-        """Return when the answer has begun, or after the timeout. Cancelled, it gives the request up.
+    async def wait_until_begun(self, timeout_s: float) -> None:
+        """Return when the stream is open, or after the timeout. Cancelled, it gives the request up.
 
         Raises: BackendUnavailable, ApiError, as the upstream answered.
         """
         try:
-            await asyncio.wait({self._opening}, timeout=timeout_s)
-            if self._opening.done():
-                self._stream = self._opening.result()
+            if self._opening is not None:
+                await asyncio.wait({self._opening}, timeout=timeout_s)
+                if self._opening.done():
+                    self._stream = self._opening.result()
         except BaseException:
             self._end()
             raise
 
     async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
         try:
-            async for event in self._events():
+            stream = await self._opened()
+            while not self._reader.is_complete and (chunks := await stream.next()):
+                for event in self._reader.read(chunks):
+                    yield event
+                self._reader.raise_fault()
+            for event in self._reader.end():
                 yield event
+            await stream.end()
         except (BrokenAnswer, BackendUnavailable, ApiError) as error:
             for event in self._reader.cut_off():
                 yield event
@@ -87,32 +94,34 @@ class UpstreamGeneration:
     async def aclose(self) -> None:
         if not self._is_over and not self._reader.is_complete:
             self._is_closed = True
-            self._opening.cancel()
+            if self._opening is not None:
+                self._opening.cancel()
             if self._stream is not None:
                 self._stream.close()
 
-    async def _events(self) -> AsyncIterator[GenerationEvent]:
-        # Waited for, not awaited: that it is cancelled must not look as if this reader were.
-        await asyncio.wait({self._opening})
-        if self._opening.cancelled():
-            raise BrokenAnswer("given up")
-        stream = self._stream = self._opening.result()
-        while not self._reader.is_complete and (chunk := await stream.next()) is not None:
-            for event in self._reader.read(chunk):
-                yield event
-        for event in self._reader.end():
-            yield event
-        await stream.end()
+    async def _opened(self) -> ChunkStream:
+        if self._stream is None:
+            assert self._opening is not None
+            # Waited for, not awaited: that it is cancelled must not look as if this reader were.
+            await asyncio.wait({self._opening})
+            if self._opening.cancelled():
+                raise BrokenAnswer("given up")
+            self._stream = self._opening.result()
+        return self._stream
 
     def _end(self) -> None:
-        if not self._is_over:
-            self._is_over = True
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._stream is not None:
+            self._stream.close()
+        elif self._opening is not None:
             self._opening.cancel()
             self._opening.add_done_callback(_close_opened)
-            self._on_end(self)
+        self._on_end(self)
 
 
 def _close_opened(opening: asyncio.Task[ChunkStream]) -> None:
-    """Close what was opened, and take note of an error that nobody has asked for."""
+    """Close what was opened after all, and take note of an error that nobody has asked for."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
