@@ -3,9 +3,10 @@
     python -m benchmarks.gateway --litellm /path/to/bin/litellm [--rounds 5] [--seconds 5] [--save]
 
 Three servers answer the same short requests: `upstream` itself (benchmarks/noop_upstream.py), LiteLLM's proxy before
-it, and `mezzo serve` before it with everything on that has a cost: keys, limits, counting, logs. Each has its turn in
+it, and `mezzo serve` before it with everything on that has a cost: keys, limits, books, logs. Each has its turn in
 every round, in rotating order, with 1 and with 8 connections that are kept (closed loops); then mezzo is asked at a
-fixed rate (an open loop), for its latency and for what it says of its own parts in a Server-Timing header.
+fixed rate (an open loop). Its Server-Timing header says how much of each request went into authentication, limits and
+books: the same server without them does not exist.
 `--save` records it all in benchmarks/results. LiteLLM is installed apart: `pip install 'litellm[proxy]'`; without it,
 leave `--litellm` out.
 """
@@ -108,7 +109,7 @@ def compare(
         targets = [Target(spec.name, spec.url, spec.model, spec.key) for spec in specs]
         for target in targets:
             _say(f"{target.name}: warming up")
-            _measure(target, pids[target.name], seconds=WARM_UP_S, rate=None)
+            _measure(target, pids[target.name], seconds=min(seconds, WARM_UP_S), rate=None)
         turns = list(_take_turns(targets, pids, rounds=rounds, seconds=seconds, rate=rate))
         facts = [_facts(spec, started[spec.name], keys) for spec in specs]
     return GatewayResults(

@@ -81,10 +81,11 @@ def _mezzo(folder: Path, base_url: str) -> ServerSpec:
         "requests_per_minute": _UNREACHED,
         "tokens_per_minute": _UNREACHED,
         "log_format": "json",
+        "server_timing": "true",
     }
     variables = [f"MEZZO_{name.upper()}={value}" for name, value in settings.items()]
     command = ["env", *variables, sys.executable, "-m", "mezzo", "serve"]
-    about = f"mezzo {machine.commit()}, keys, limits, counting, JSON logs"
+    about = f"mezzo {machine.commit()}, keys, limits, books in SQLite, JSON logs"
     return ServerSpec("mezzo", f"http://127.0.0.1:{port}", MEZZO_KEY, MODEL, about, shlex.join(command))
 
 

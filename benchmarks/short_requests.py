@@ -32,7 +32,8 @@ class ShortFigures(msgspec.Struct, frozen=True):
     rate              requests a second that were to be sent; None for a closed loop
     requests          answered well; latency_ms is of those, in an open loop from the moment each was due
     client_cpu_s      processor time of the load generator itself
-    server_timing_ms  what the server says of its own parts, by name, where it sends a Server-Timing header
+    server_timing_ms  what the server says of its own parts where it sends a Server-Timing header: by name, and `all
+                      parts` for their sum in each request
     """
 
     connections: int
@@ -227,8 +228,11 @@ def _figures(
 def _server_timings(answers: Iterable[Answer]) -> Iterator[tuple[str, Percentiles]]:
     seconds: dict[str, list[float]] = {}
     for answer in answers:
-        for name, milliseconds in _TIMING.findall(answer.server_timing):
-            seconds.setdefault(name, []).append(float(milliseconds) / 1000)
+        parts = [
+            (name, float(milliseconds) / 1000) for name, milliseconds in _TIMING.findall(answer.server_timing)
+        ]
+        for name, value in [*parts, ("all parts", sum(value for _, value in parts))] if parts else ():
+            seconds.setdefault(name, []).append(value)
     for name, values in seconds.items():
         percentiles = percentiles_ms(iter(values))
         if percentiles is not None:
