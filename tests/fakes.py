@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -76,6 +77,7 @@ class FakeBackend:
     ) -> None:
         self.max_num_seqs = max_num_seqs
         self.run_id = new_uuid()
+        self.counts: Counter[str] = Counter()
         self._started_at = datetime.now(UTC)
         self.script = script or Script()
         self.info = WeightsInfo(name, f"{name} weights", max_context_length, capabilities)
@@ -114,9 +116,9 @@ class FakeBackend:
                 run_id=self.run_id,
                 weights=self.info.name,
                 started_at=self._started_at,
-                num_requests=len(self.generations),
-                prompt_tokens=sum(generation.num_prompt_tokens for generation in self.generations),
-                completion_tokens=sum(generation.num_tokens for generation in self.generations),
+                num_requests=self.counts["requests"],
+                prompt_tokens=self.counts["prompt"],
+                completion_tokens=self.counts["completion"],
             )
         ]
 
@@ -147,7 +149,8 @@ class FakeBackend:
         room = self.info.max_context_length - num_prompt_tokens
         longest = room if request.max_tokens is None else min(room, request.max_tokens)
         await approve(num_prompt_tokens, request.num_choices * longest)
-        generation = FakeGeneration(script, request, num_prompt_tokens, room, self.run_id)
+        self.counts.update(requests=1, prompt=num_prompt_tokens)
+        generation = FakeGeneration(script, request, num_prompt_tokens, room, self.run_id, self.counts)
         self.generations.append(generation)
         return generation
 
@@ -194,7 +197,9 @@ class FakeGeneration:
         num_prompt_tokens: int,
         room: int,
         engine_run_id: str,
+        counts: Counter[str],
     ) -> None:
+        self._counts = counts
         self.num_prompt_tokens = num_prompt_tokens
         self.num_image_tokens = 0
         self.engine_run_id = engine_run_id
@@ -252,6 +257,7 @@ class FakeGeneration:
         is_last = choice.num_tokens + len(piece) >= len(self._bytes)
         is_cut = not is_last and end == self._limit
         choice.num_tokens += len(piece)
+        self._counts["completion"] += len(piece)
         # A character that the limit cut is dropped: text is whole characters only.
         text = choice.decoder.decode(piece)
         if not is_last and not is_cut:

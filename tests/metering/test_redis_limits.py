@@ -179,6 +179,17 @@ class TestClockSetBack:
         now = 1460.1
         assert await num_admitted(limiter, "hour", 5, 2) == 2
 
+    async def test_by_a_little_again_and_again_neither(
+        self, redis_server: RedisServer, connect: Connect
+    ) -> None:
+        now = 1000.0
+        limiter = connect(redis_server.url, clock=lambda: now)
+        await limiter.admit("again", "m", RateLimits(3))
+        now = 941.0
+        await limiter.admit("again", "m", RateLimits(3))
+        now = 882.0
+        assert await num_admitted(limiter, "again", 5, 3) == 3
+
 
 class TestWithoutRedis:
     async def test_a_server_counts_alone_until_redis_is_back(
@@ -237,6 +248,20 @@ class TestWithoutRedis:
             # What the hung server answers late is for nobody.
             state = await limiter.admit("other", "m", RateLimits(7))
         assert state == LimitState(7, 6, None, None)
+
+    async def test_a_call_that_comes_during_a_failure_does_not_wait_for_another(
+        self, own_redis: RedisServer, connect: Connect
+    ) -> None:
+        limiter, limits = connect(own_redis.url, timeout_s=1.0), RateLimits(100)
+        own_redis.hang()
+        first = asyncio.create_task(limiter.admit("w", "m", limits))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(limiter.admit("w", "m", limits))
+        await first
+        failed_at = time.monotonic()
+        await second
+        assert time.monotonic() - failed_at < 0.5
+        own_redis.resume()
 
     async def test_one_warning_a_minute_however_often_it_fails(self, connect: Connect) -> None:
         limiter = connect("redis://:swordfish@127.0.0.1:1/0", pause_s=0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mezzo.backends.base import EngineCounts
-from mezzo.store.database import Database
+from mezzo.store.database import Database, insert_into
 from mezzo.store.tables import engine_runs
 
 
@@ -18,14 +20,8 @@ def write_counts(
     latest = {count.run_id: count for count in counts}
     if not latest:
         return
-    insert = database.insert(engine_runs)
     connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["id"],
-            set_={
-                name: insert.excluded[name] for name in ("num_requests", "prompt_tokens", "completion_tokens")
-            },
-        ),
+        _write(database.dialect),
         [
             {
                 "id": count.run_id,
@@ -38,4 +34,13 @@ def write_counts(
             }
             for count in latest.values()
         ],
+    )
+
+
+@functools.cache
+def _write(dialect: str) -> sa.Insert:
+    insert = insert_into(engine_runs, dialect)
+    counts = ("num_requests", "prompt_tokens", "completion_tokens")
+    return insert.on_conflict_do_update(
+        index_elements=["id"], set_={name: insert.excluded[name] for name in counts}
     )

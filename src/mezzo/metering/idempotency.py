@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy.engine import Connection
 
-from mezzo.store.database import Database
+from mezzo.store.database import Database, insert_into
 from mezzo.store.tables import idempotency_keys
 
 LIFETIME = timedelta(hours=24)
@@ -125,7 +125,7 @@ def take(
         sa.delete(idempotency_keys).where(_is_key(claim), idempotency_keys.c.created_at <= now - LIFETIME)
     )
     connection.execute(
-        database.insert(idempotency_keys)
+        insert_into(idempotency_keys, database.dialect)
         .values(
             scope_id=claim.scope_id,
             key_hash=claim.key_hash,

@@ -22,12 +22,20 @@ from mezzo.metering.engine_counts import write_counts
 from mezzo.metering.liveness import Beat, write_beat
 from mezzo.metering.records import Opening, Settlement
 from mezzo.metering.spending import Allowances
-from mezzo.store.database import Database
+from mezzo.store.database import Database, insert_into
 from mezzo.store.group_commit import GroupCommit, Outcome, StoreUnavailable
 from mezzo.store.tables import api_keys, open_requests, usage_records
 
 # How often it is written down that a key is in use.
 _LAST_USED_EVERY_S = 60.0
+
+# Statements are made once: building one costs more than running it.
+_END_OPENINGS = (
+    sa.delete(open_requests)
+    .where(open_requests.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .returning(open_requests.c.id)
+)
+_ENTER_RECORD = sa.insert(usage_records)
 
 Entry = Opening | Settlement | EngineCounts | Beat
 
@@ -147,7 +155,7 @@ class Journal:
             else:
                 rows.append(opening.row(self.server_id))
         if rows:
-            connection.execute(self._database.insert(open_requests).on_conflict_do_nothing(), rows)
+            connection.execute(_enter_opening(self._database.dialect), rows)
 
     def _claim(self, connection: Connection, opening: Opening) -> None:
         if opening.claim is not None and not idempotency.take(
@@ -167,14 +175,10 @@ class Journal:
             return
         ids = [settlement.opening.id for settlement in settlements]
         # Whoever deletes the row of a request in flight, and nobody else, enters its end.
-        mine = set(
-            connection.scalars(
-                sa.delete(open_requests).where(open_requests.c.id.in_(ids)).returning(open_requests.c.id)
-            )
-        )
+        mine = set(connection.scalars(_END_OPENINGS, {"ids": ids}))
         entered = [settlement for settlement in settlements if settlement.opening.id in mine]
         if entered:
-            connection.execute(sa.insert(usage_records), [settlement.row() for settlement in entered])
+            connection.execute(_ENTER_RECORD, [settlement.row() for settlement in entered])
         spending.add_up(connection, self._database, entered)
         for settlement in entered:
             if settlement.opening.claim is not None:
@@ -193,6 +197,11 @@ class Journal:
                     sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=moment)
                 )
                 self._last_used[key_id] = now_s
+
+
+@functools.cache
+def _enter_opening(dialect: str) -> sa.Insert:
+    return insert_into(open_requests, dialect).on_conflict_do_nothing()
 
 
 def _known_end(connection: Connection, settlement: Settlement) -> Outcome:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mezzo.catalog.cards import Catalog, ServiceTier
-from mezzo.store.database import Database
+from mezzo.store.database import Database, insert_into
 from mezzo.store.tables import prices
 
 NANO_PER_TOKEN = Decimal(1000)
@@ -137,7 +137,7 @@ def write_prices(connection: Connection, database: Database, book: Iterable[Pric
         }
         row = known.get(price.id)
         if row is None:
-            insert = database.insert(prices).values(id=price.id, **values)
+            insert = insert_into(prices, database.dialect).values(id=price.id, **values)
             connection.execute(insert.on_conflict_do_nothing())
             continue
         old = tuple(

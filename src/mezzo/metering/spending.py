@@ -6,6 +6,7 @@ are added up under the lock of the limit's row, so no two requests can both take
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from mezzo.accounts.access import Scope
 from mezzo.metering.records import Opening, Settlement
-from mezzo.store.database import Database
+from mezzo.store.database import Database, insert_into
 from mezzo.store.tables import month_tokens, open_requests, spend
 
 SpendKey = tuple[Scope, str, str]
@@ -65,7 +66,7 @@ def lock(connection: Connection, database: Database, keys: Iterable[SpendKey]) -
         {"scope": scope, "scope_id": scope_id, "month": month, "amount": 0}
         for scope, scope_id, month in wanted
     ]
-    connection.execute(database.insert(spend).on_conflict_do_nothing(), rows)
+    connection.execute(insert_into(spend, database.dialect).on_conflict_do_nothing(), rows)
     connection.execute(
         sa.select(spend.c.scope)
         .where(sa.tuple_(spend.c.scope, spend.c.scope_id, spend.c.month).in_(wanted))
@@ -142,25 +143,38 @@ def add_up(connection: Connection, database: Database, settlements: Iterable[Set
             tokens[quota] = tokens.get(quota, 0) + settlement.quota_tokens
     if not amounts:
         return
-    insert = database.insert(spend)
     connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["scope", "scope_id", "month"],
-            set_={"amount": spend.c.amount + insert.excluded.amount},
-        ),
+        _add_spend(database.dialect),
         [
             {"scope": scope, "scope_id": scope_id, "month": month, "amount": amount}
             for (scope, scope_id, month), amount in sorted(amounts.items())
         ],
     )
-    insert = database.insert(month_tokens)
     connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["workspace_id", "model_id", "month"],
-            set_={"tokens": month_tokens.c.tokens + insert.excluded.tokens},
-        ),
+        _add_tokens(database.dialect),
         [
             {"workspace_id": workspace_id, "model_id": model_id, "month": month, "tokens": count}
             for (workspace_id, model_id, month), count in sorted(tokens.items())
         ],
+    )
+
+
+# Statements are made once: building one costs more than running it.
+
+
+@functools.cache
+def _add_spend(dialect: str) -> sa.Insert:
+    insert = insert_into(spend, dialect)
+    return insert.on_conflict_do_update(
+        index_elements=["scope", "scope_id", "month"],
+        set_={"amount": spend.c.amount + insert.excluded.amount},
+    )
+
+
+@functools.cache
+def _add_tokens(dialect: str) -> sa.Insert:
+    insert = insert_into(month_tokens, dialect)
+    return insert.on_conflict_do_update(
+        index_elements=["workspace_id", "model_id", "month"],
+        set_={"tokens": month_tokens.c.tokens + insert.excluded.tokens},
     )

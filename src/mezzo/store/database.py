@@ -98,10 +98,6 @@ class Database:
             driver.commit()
         connection.info[_MUST_LAST] = must_last
 
-    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """Return an INSERT that knows ON CONFLICT, which both databases have in the same form."""
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
-
     def migrate(self) -> None:
         """Bring the schema up to this version's, in one transaction; several servers may start together.
 
@@ -114,6 +110,11 @@ class Database:
     def dispose(self) -> None:
         """Close every connection. The next use opens new ones."""
         self._engine.dispose()
+
+
+def insert_into(table: sa.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that knows ON CONFLICT, which both databases have in the same form."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def _postgresql_engine(url: str) -> Engine:
