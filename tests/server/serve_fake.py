@@ -49,6 +49,8 @@ def main() -> None:
     folder = tempfile.TemporaryDirectory()
     home = Path(folder.name)
     given = {"home": home, "port": 0, "api_key": "mz-test-key-0123456789"} | options.get("settings", {})
+    if "port" in options:
+        given["port"] = options["port"]
     if "database_url" not in given:
         given["database_url"] = new_sqlite(home)
     settings = Settings(**given)

@@ -15,6 +15,7 @@ from mezzo.accounts.access import Access, RateLimits
 from mezzo.metering.books import Books
 from mezzo.metering.fair_queue import FairQueue, Place, QueueFull
 from mezzo.metering.idempotency import Claim, KeptAnswer
+from mezzo.metering.journal import KeyTaken
 from mezzo.metering.records import Opening, Settlement, Status, Usage
 from mezzo.metering.spending import QuotaReached, SpendLimitReached
 from mezzo.protocol.errors import RateLimited, ServiceUnavailable, SpendLimitExceeded
@@ -75,6 +76,9 @@ class Admission:
             self._opening = None
             # Until next month: longer than a client should sleep, so it is not told a number of seconds.
             raise RateLimited(f"Rate limit exceeded: {refusal}", retry_after_s=None) from None
+        except KeyTaken:
+            self._opening = None
+            raise
         except StoreUnavailable as fault:
             _log.error("refused: the books cannot be written", reason=str(fault))
             raise ServiceUnavailable from None
@@ -113,8 +117,8 @@ class Admission:
         try:
             self._place = await self._queue.acquire(
                 self._access.workspace_id or "",
-                cost,
-                places=self._terms.num_choices,
+                max(1, cost),
+                num_places=self._terms.num_choices,
                 has_priority=self._terms.price.service_tier == "priority",
             )
         except QueueFull:

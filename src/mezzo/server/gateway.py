@@ -104,11 +104,12 @@ class Gateway:
                 approve=admission.approve,
             )
             generation = await _submitted(settled.backend, submission, admission)
-        if self._settings.log_prompts:
-            exchange.prompt = [
-                _without_files(message.model_dump(mode="json")) for message in request.messages
-            ]
-        return self._run(generation, terms, admission, access, settled, exchange)
+            chat = self._run(generation, terms, admission, access, settled, exchange)
+            if self._settings.log_prompts:
+                exchange.prompt = [
+                    _without_files(message.model_dump(mode="json")) for message in request.messages
+                ]
+        return chat
 
     async def admit_fim(
         self, access: Access, request: FimCompletionRequest, exchange: Exchange, claim: Claim | None

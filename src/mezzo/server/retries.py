@@ -84,19 +84,15 @@ class Retries:
             self._look_after(_send_to_nobody(working))
             raise
 
-    async def guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do work that goes on by itself when the client leaves."""
-        working = asyncio.ensure_future(work)
-        try:
-            await asyncio.shield(working)
-        except asyncio.CancelledError:
-            self._look_after(working)
-            raise
+    def guard(self, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        """Begin work that goes on by itself when the client leaves; what is returned waits for it."""
+        return _wait_for(self._look_after(work))
 
-    def _look_after(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _look_after(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)
+        return task
 
     async def finish(self) -> None:
         """Wait for the work whose clients have left."""
@@ -116,6 +112,10 @@ class Retries:
 def replay(kept: KeptAnswer) -> Response:
     """Return an answer as it was sent the first time, and say so."""
     return Response(kept.body, status_code=kept.status, headers={**kept.headers, REPLAYED_HEADER: "true"})
+
+
+async def _wait_for(task: asyncio.Task[None]) -> None:
+    await asyncio.shield(task)
 
 
 async def _send_to_nobody(working: asyncio.Future[Response]) -> None:

@@ -161,6 +161,10 @@ class EventStream(Response):
             await run_until_disconnect(receive, self._guarded(self.send_all(send)))
         except ClientDisconnect:
             return  # there is no status left to tell it with; the chat knows whether it was over
+        finally:
+            # Also where the work was broken off before it had begun.
+            if not self._chat.keeps_answer:
+                await self._chat.aclose()
 
     async def send_all(self, send: Send) -> None:
         """Send everything and close the chat, whatever happens."""

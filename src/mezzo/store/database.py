@@ -43,6 +43,12 @@ class Database:
         check_url(url)
         self.path = sqlite_path(url) if is_sqlite(url) else None
         self._engine = _postgresql_engine(url) if self.path is None else _sqlite_engine(self.path)
+        # What SQLite does in any case: all statements of one transaction see the same.
+        self._reading = (
+            self._engine
+            if self.path is not None
+            else self._engine.execution_options(isolation_level="REPEATABLE READ")
+        )
 
     @property
     def dialect(self) -> str:
@@ -57,7 +63,7 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection that sees one state of the database; what it writes is undone."""
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
