@@ -14,10 +14,12 @@ from tests.server.live import (
     chat,
     events_of,
     live_server,
+    wait_until,
 )
 
 from mezzo.backends.upstream.backend import UpstreamBackend, make_upstream_backend
 from mezzo.settings import Settings
+from mezzo.store.tables import usage_records
 from mezzo.weights.upstream import UpstreamModel
 
 ALL = frozenset({"completion_chat", "completion_fim", "function_calling", "vision", "reasoning"})
@@ -72,3 +74,14 @@ def send(server: LiveServer, body: dict[str, Any]) -> socket.socket:
 def name_of(server: LiveServer) -> str:
     assert isinstance(server.backend, UpstreamBackend)
     return server.backend.info.name
+
+
+def entry_of(server: LiveServer, request_id: str) -> Any:
+    """Return a request's usage record, which is written a moment after a client left."""
+
+    def found() -> list[Any]:
+        return [row for row in server.rows(usage_records) if row.id == request_id]
+
+    wait_until(found)
+    (entry,) = found()
+    return entry

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from tests.backends.fronts import (
     UPSTREAM_KEY,
     answer_of,
+    entry_of,
     front_of,
     name_of,
     send,
@@ -57,6 +58,9 @@ class TestMezzoBeforeMezzo:
         assert answer["usage"] == answer_of(behind)["usage"]
         assert answer["usage"]["completion_tokens"] == 15
         assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 1}
+        entered = entry_of(front, answer["id"])
+        assert (entered.prompt_tokens, entered.cached_tokens, entered.completion_tokens) == (2, 1, 15)
+        assert (entered.is_estimated, entered.status, entered.weights) == (False, "finished", name_of(front))
 
     def test_a_stream_is_passed_on_as_it_comes(self, behind: LiveServer, front: LiveServer) -> None:
         behind.backend.script = Script(text="abc", step_s=0.05)
@@ -191,6 +195,9 @@ class TestMezzoFailing:
             assert generation.closed_early.wait(1)
             record = wait_for_record(logs, outcome="aborted", weights=name_of(front))
         assert record["is_estimated"] is True
+        entered = entry_of(front, record["request_id"])
+        assert (entered.is_estimated, entered.status) == (True, "aborted")
+        assert entered.completion_tokens == record["completion_tokens"]
         # An event of the upstream may hold several of its tokens, never a part of one.
         assert 1 <= record["completion_tokens"] <= generation.num_tokens
         assert record["prompt_tokens"] >= 1
