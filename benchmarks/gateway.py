@@ -197,9 +197,10 @@ def _flatten(load: ShortFigures, server_cpu_ms: float) -> Iterator[tuple[str, st
     if load.rate is None:
         words = "1 connection" if load.connections == 1 else f"{load.connections} connections"
         yield f"throughput, {words}", "requests/s", load.requests_per_s
+        named = {"latency": load.latency_ms}
     else:
         words = f"{load.rate:g} requests/s"
-    named = {"latency": load.latency_ms} | load.server_timing_ms
+        named = {"latency": load.latency_ms, **load.server_timing_ms}
     for name, percentiles in named.items():
         if percentiles is not None:
             yield f"{name} p50, {words}", "ms", percentiles.p50

@@ -204,15 +204,14 @@ class TestMezzoFailing:
         assert front.gateway.num_running == 0
         wait_until(lambda: front.backend.stats().num_running == 0)
 
+    @pytest.mark.parametrize("stream", [False, True])
     def test_a_client_that_leaves_before_the_answer_begins(
-        self, behind: LiveServer, front: LiveServer
+        self, behind: LiveServer, front: LiveServer, stream: bool
     ) -> None:
         behind.backend.script = Script(submit_s=30)
-        num_cancelled = behind.backend.num_cancelled_submits
-        connection = send(front, chat())
-        num_submits = behind.backend.num_submits
-        wait_until(lambda: behind.backend.num_submits >= num_submits)
-        time.sleep(0.1)
+        num_submits, num_cancelled = behind.backend.num_submits, behind.backend.num_cancelled_submits
+        connection = send(front, chat(stream=stream))
+        wait_until(lambda: behind.backend.num_submits > num_submits)
         connection.close()
         wait_until(lambda: behind.backend.num_cancelled_submits == num_cancelled + 1)
         wait_until(lambda: front.backend.stats().num_running == 0)

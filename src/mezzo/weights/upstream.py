@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from mezzo.weights.errors import WeightsError
 
 UPSTREAM_PREFIX = "upstream:"
+# A host name or an address, and perhaps a port: what every HTTP client reads alike.
+_NETLOC = re.compile(r"(?:[\w-]{1,63}(?:\.[\w-]{1,63})*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _HINT = "Write upstream:http://HOST:PORT/v1 or upstream:http://HOST:PORT/v1#MODEL."
 
 
@@ -50,7 +53,7 @@ def parse_upstream(spec: str, *, model_id: str) -> UpstreamModel:
     """
     text = spec.removeprefix(UPSTREAM_PREFIX)
     url = _split(text)
-    if url is None or url.scheme not in {"http", "https"} or not url.hostname:
+    if url is None or url.scheme not in {"http", "https"}:
         raise WeightsError(f"{UPSTREAM_PREFIX} is not followed by an http:// or https:// URL.", hint=_HINT)
     if "@" in url.netloc:
         # Not repeated: it holds a password.
@@ -58,7 +61,7 @@ def parse_upstream(spec: str, *, model_id: str) -> UpstreamModel:
             "The URL of an upstream has a user name in it.",
             hint="Keys stand in the setting upstream_api_key.",
         )
-    if url.query or not text.isprintable() or " " in text:
+    if not _NETLOC.fullmatch(url.netloc) or url.query or not text.isprintable() or " " in text:
         raise WeightsError(f"{spec} is not the URL of an API.", hint=_HINT)
     return UpstreamModel(
         base_url=f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}", model=url.fragment or model_id

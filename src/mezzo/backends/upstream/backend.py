@@ -78,7 +78,9 @@ class UpstreamBackend:
         self._max_context_length = max_context_length
         self._fills_in = fills_in
         self._facts = UpstreamFacts()
+        self._info = self._make_info()  # asked for several times in a request, so not made each time
         self._is_reachable = False
+        self._is_stopped = False
         self._probing: asyncio.Task[None] | None = None
         self._running: set[UpstreamGeneration] = set()
 
@@ -88,14 +90,7 @@ class UpstreamBackend:
 
     @property
     def info(self) -> WeightsInfo:
-        facts = self._facts
-        unlisted = _ALL_CAPABILITIES | ({"completion_fim"} if self._fills_in else frozenset())
-        return WeightsInfo(
-            name=self._upstream.name,
-            description=self._upstream.description,
-            max_context_length=facts.max_context_length or self._max_context_length,
-            capabilities=unlisted if facts.capabilities is None else facts.capabilities,
-        )
+        return self._info
 
     def stats(self) -> BackendStats:
         return BackendStats(num_running=len(self._running))
@@ -108,6 +103,7 @@ class UpstreamBackend:
         await self._look()
 
     async def stop(self) -> None:
+        self._is_stopped = True
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
@@ -156,6 +152,16 @@ class UpstreamBackend:
             "/fim/completions", data, AnswerReader(1, counts), request_id, is_stream=request.stream
         )
 
+    def _make_info(self) -> WeightsInfo:
+        facts = self._facts
+        unlisted = _ALL_CAPABILITIES | ({"completion_fim"} if self._fills_in else frozenset())
+        return WeightsInfo(
+            name=self._upstream.name,
+            description=self._upstream.description,
+            max_context_length=facts.max_context_length or self._max_context_length,
+            capabilities=unlisted if facts.capabilities is None else facts.capabilities,
+        )
+
     async def _approved(
         self, approve: Approve, request: ChatCompletionRequest | FimCompletionRequest, num_choices: int
     ) -> None:
@@ -197,6 +203,7 @@ class UpstreamBackend:
             return False
         if listed is not None:
             self._facts = read_facts(listed, self._upstream.model)
+            self._info = self._make_info()
             if not self._facts.is_listed:
                 _log.warning("upstream does not list this model", upstream=self._upstream.name)
         self._is_reachable = True
@@ -205,7 +212,7 @@ class UpstreamBackend:
     def _lose(self, reason: str) -> None:
         """Take note that the upstream is not there, and ask in the background until it is."""
         self._is_reachable = False
-        if self._probing is None or self._probing.done():
+        if not self._is_stopped and (self._probing is None or self._probing.done()):
             _log.warning("upstream not ready", upstream=self._upstream.name, reason=reason)
             self._probing = asyncio.create_task(self._probe())
 
