@@ -170,6 +170,26 @@ class TestFairness:
         last.release()
         assert queue.num_remembered == 0
 
+    async def test_one_that_is_ahead_is_not_forgotten_among_many(self) -> None:
+        queue, order = FairQueue(2, 10), []
+        places = [await queue.acquire("z", 1)]
+        for name in ("a", *(f"n{number}" for number in range(200))):
+            place = await queue.acquire(name, 3)
+            place.release()
+        places.append(await queue.acquire("y", 1))
+
+        async def run(name: str) -> None:
+            places.append(await queue.acquire(name, 1))
+            order.append(name)
+
+        tasks = [asyncio.create_task(run(name)) for name in ("a", "b")]
+        await settle()
+        while places:
+            places.pop(0).release()
+            await settle()
+        assert order == ["b", "a"]
+        assert all(task.done() for task in tasks)
+
 
 class TestPriority:
     async def test_requests_with_priority_go_first(self) -> None:
@@ -242,15 +262,22 @@ class TestFull:
         assert scene.refused == ["a3"]
         assert await scene.end_all() == "a0 a1 a2 b1"
 
+    async def test_of_equal_workspaces_the_one_that_came_last_yields(self) -> None:
+        scene = Scene(max_waiting=4)
+        for name in ("x1", "a1", "b1", "b2", "a2", "c1"):
+            await scene.ask(name)
+        assert scene.refused == ["a2"]
+
     async def test_one_that_all_waited_for_lets_them_go_when_it_is_refused(self) -> None:
         scene = Scene(capacity=2, max_waiting=2)
-        await scene.ask("x1")
-        await scene.ask("a1", num_places=2, has_priority=True)
-        await scene.ask("a2", num_places=2)
-        # Of two that wait, both a's, the newest yields; then the other still needs both places.
+        for name in ("x1", "x2", "a1"):
+            await scene.ask(name)
+        await scene.ask("a2", num_places=2, has_priority=True)
+        await scene.end()
+        assert scene.order == ["x1", "x2"]
         await scene.ask("b1")
         assert scene.refused == ["a2"]
-        assert await scene.end_all() == "x1 a1 b1"
+        assert scene.order == ["x1", "x2", "a1"]
 
 
 class TestCancelling:
@@ -264,6 +291,24 @@ class TestCancelling:
         assert scene.queue.num_waiting == 3
         # a4 has a2's turn: nothing is held against its workspace for those that left.
         assert await scene.end_all() == "a1 b1 a4 b2"
+
+    async def test_order_is_kept_among_many_when_some_leave(self) -> None:
+        scene = Scene(capacity=2)
+        await scene.ask("!")  # so that the backend is never idle
+        costs = {chr(0x4E00 + number): number * 7 % 31 + 1 for number in range(30)}
+        for name, cost in costs.items():
+            await scene.ask(name, cost)
+            scene.running.pop().release()
+        await scene.ask("?")
+        scene.order.clear()
+        for name in costs:
+            await scene.ask(name)
+        left = list(costs)[::3]
+        for name in left:
+            scene.tasks[name].cancel()
+        await settle()
+        expected = sorted(costs.keys() - set(left), key=lambda name: costs[name])
+        assert await scene.end_all() == " ".join(expected)
 
     async def test_others_go_that_waited_for_the_one_that_left(self) -> None:
         scene = Scene(capacity=2)
@@ -308,3 +353,16 @@ class TestCancelling:
         await scene.end()
         (await newcomer).release()
         assert scene.order == ["a1"]
+
+    async def test_one_cancelled_a_moment_ago_makes_room(self) -> None:
+        scene = Scene(max_waiting=2)
+        for name in ("a1", "a2", "a3"):
+            await scene.ask(name)
+        newcomer = asyncio.create_task(scene.queue.acquire("b", 1))
+        scene.tasks["a3"].cancel()  # b asks before a3's task has run
+        await settle()
+        assert (scene.queue.num_waiting, newcomer.done(), scene.refused) == (2, False, [])
+        await scene.end()
+        (await newcomer).release()
+        await settle()
+        assert await scene.end_all() == "a1 a2"

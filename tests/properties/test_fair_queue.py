@@ -124,7 +124,12 @@ async def settle() -> None:
 
 ACQUIRE = st.tuples(
     st.just("acquire"),
-    st.tuples(st.sampled_from("aaabc"), st.integers(1, 9), st.sampled_from([1, 1, 1, 2, 5]), st.booleans()),
+    st.tuples(
+        st.sampled_from("aaabcdefgh"),
+        st.integers(1, 9),
+        st.sampled_from([1, 1, 1, 2, 5]),
+        st.sampled_from([False, False, True]),
+    ),
 )
 ENDS = st.tuples(
     st.sampled_from(["release", "cancel", "cancel, release", "release, cancel"]), st.integers(0, 50)
@@ -133,10 +138,10 @@ ENDS = st.tuples(
 
 @given(
     capacity=st.integers(1, 4),
-    max_waiting=st.integers(0, 6),
-    operations=st.lists(ACQUIRE | ACQUIRE | ENDS, max_size=60),
+    max_waiting=st.integers(0, 12),
+    operations=st.lists(ACQUIRE | ACQUIRE | ENDS, max_size=80),
 )
-@settings(max_examples=200)
+@settings(max_examples=300)
 async def test_every_decision_equals_that_of_the_model(
     capacity: int, max_waiting: int, operations: list[tuple[str, object]]
 ) -> None:
@@ -195,6 +200,7 @@ COSTS = st.lists(st.integers(1, 1000), min_size=1, max_size=12)
 
 
 @given(capacity=st.integers(1, 4), costs=st.fixed_dictionaries({"a": COSTS, "b": COSTS, "c": COSTS}))
+@settings(max_examples=60)
 async def test_workspaces_that_wait_differ_by_at_most_a_request_of_each(
     capacity: int, costs: dict[str, list[int]]
 ) -> None:
@@ -229,6 +235,7 @@ async def test_workspaces_that_wait_differ_by_at_most_a_request_of_each(
     own_cost=st.integers(1, 50),
     floods=st.lists(st.tuples(st.integers(1, 50), st.booleans()), min_size=1, max_size=6),
 )
+@settings(max_examples=30)
 async def test_nobody_waits_for_ever_behind_workspaces_that_never_stop(
     capacity: int, own_cost: int, floods: list[tuple[int, bool]]
 ) -> None:

@@ -16,6 +16,7 @@ overtakes: else a request for many would wait for ever.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -46,7 +47,10 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A request that waits. Its future brings the place, or None if it is refused."""
+    """A request that waits. Its future brings the place, or None if it is refused.
+
+    arrived_at, start   in virtual time; the start is known when it is the first of its workspace
+    """
 
     number: int
     workspace_id: str
@@ -55,6 +59,7 @@ class _Waiter:
     line: _Line
     future: asyncio.Future[Place | None]
     arrived_at: int = 0
+    start: int = 0
     is_waiting: bool = True
 
 
@@ -62,52 +67,65 @@ class _Waiter:
 class _Line:
     """Those that wait with priority, or those that wait without, in virtual time.
 
+    A start follows from what was admitted before alone, so that those who leave the line leave no gap.
+
+    firsts     a heap of the first waiter of each workspace, by start, then by arrival
     finishes   where the last admitted request of a workspace finishes; what lies in the past may be missing
     """
 
     now: int = 0
     waiting: dict[str, deque[_Waiter]] = field(default_factory=dict)
+    firsts: list[tuple[int, int, _Waiter]] = field(default_factory=list)
     finishes: dict[str, int] = field(default_factory=dict)
     max_remembered: int = _MIN_REMEMBERED
 
-    def append(self, waiter: _Waiter) -> None:
-        waiter.arrived_at = self.now
-        self.waiting.setdefault(waiter.workspace_id, deque()).append(waiter)
-
     def first(self) -> _Waiter | None:
-        # One of each workspace that waits is looked at: as many as may wait, at most.
-        firsts = [waiters[0] for waiters in self.waiting.values()]
-        return min(firsts, key=lambda waiter: (self.start(waiter), waiter.number), default=None)
+        return self.firsts[0][2] if self.firsts else None
 
     def newest(self, workspace_id: str) -> _Waiter | None:
         waiters = self.waiting.get(workspace_id)
         return waiters[-1] if waiters else None
 
-    def start(self, waiter: _Waiter) -> int:
-        """Return where the first waiter of a workspace starts.
-
-        It follows from what was admitted alone, so that those which leave the line leave no gap.
-        """
-        return max(waiter.arrived_at, self.finishes.get(waiter.workspace_id, 0))
+    def append(self, waiter: _Waiter) -> None:
+        waiter.arrived_at = self.now
+        waiters = self.waiting.setdefault(waiter.workspace_id, deque())
+        waiters.append(waiter)
+        if len(waiters) == 1:
+            self._become_first(waiter)
 
     def advance(self, waiter: _Waiter) -> None:
-        """Move virtual time to the start of a first waiter, which is admitted."""
-        self.now = self.start(waiter)
-        self.finishes[waiter.workspace_id] = self.now + waiter.cost
+        """Move virtual time to the start of a first waiter, which is admitted and is to be removed."""
+        self.now = waiter.start
+        self.finishes[waiter.workspace_id] = waiter.start + waiter.cost
         if len(self.finishes) > self.max_remembered:
             self.finishes = {name: finish for name, finish in self.finishes.items() if finish > self.now}
             self.max_remembered = max(_MIN_REMEMBERED, 2 * len(self.finishes))
 
     def remove(self, waiter: _Waiter) -> None:
         waiters = self.waiting[waiter.workspace_id]
+        is_first = waiters[0] is waiter
         waiters.remove(waiter)
-        if not waiters:
-            del self.waiting[waiter.workspace_id]
+        if is_first:
+            self._leave_firsts(waiter)
+            if waiters:
+                self._become_first(waiters[0])
+            else:
+                del self.waiting[waiter.workspace_id]
 
-    def restart(self) -> None:
-        """Begin anew: nobody has used more than others of a backend that stands idle."""
-        self.now = 0
+    def forget(self) -> None:
+        """Let all begin level: nobody has used more than others of a backend that stands idle."""
         self.finishes.clear()
+
+    def _become_first(self, waiter: _Waiter) -> None:
+        waiter.start = max(waiter.arrived_at, self.finishes.get(waiter.workspace_id, 0))
+        heapq.heappush(self.firsts, (waiter.start, waiter.number, waiter))
+
+    def _leave_firsts(self, waiter: _Waiter) -> None:
+        if self.firsts[0][2] is waiter:
+            heapq.heappop(self.firsts)
+        else:  # it was cancelled or refused
+            self.firsts.remove((waiter.start, waiter.number, waiter))
+            heapq.heapify(self.firsts)
 
 
 class FairQueue:
@@ -123,7 +141,8 @@ class FairQueue:
         self._num_free_places = capacity
         self._num_running = 0
         self._priority, self._standard = _Line(), _Line()
-        self._num_waiting: Counter[str] = Counter()
+        self._num_waiting = 0
+        self._num_waiting_of: Counter[str] = Counter()
         self._num_overtakes = 0  # in a row: requests with priority that went before a standard one
         self._numbers = itertools.count()
 
@@ -142,8 +161,8 @@ class FairQueue:
             raise ValueError(f"cost and num_places are at least 1, not {cost} and {num_places}")
         waiter = self._append(workspace_id, cost, num_places, has_priority=has_priority)
         self._admit()
-        if self.num_waiting > self._max_waiting:
-            self._refuse_one(workspace_id)
+        if self._num_waiting > self._max_waiting:
+            self._refuse_one()
         try:
             place = await waiter.future
         except asyncio.CancelledError:
@@ -156,7 +175,7 @@ class FairQueue:
     @property
     def num_waiting(self) -> int:
         """Requests that wait."""
-        return self._num_waiting.total()
+        return self._num_waiting
 
     @property
     def num_running(self) -> int:
@@ -183,7 +202,8 @@ class FairQueue:
             future=asyncio.get_running_loop().create_future(),
         )
         waiter.line.append(waiter)
-        self._num_waiting[workspace_id] += 1
+        self._num_waiting += 1
+        self._num_waiting_of[workspace_id] += 1
         return waiter
 
     def _admit(self) -> None:
@@ -209,12 +229,13 @@ class FairQueue:
             return standard
         return self._priority.first() or standard
 
-    def _refuse_one(self, newcomer_id: str) -> None:
-        """Refuse the newest request of the workspace with most waiting; the newcomer's where others have no more."""
-        newest = {workspace_id: self._newest(workspace_id) for workspace_id in self._num_waiting}
-        count = self._num_waiting
-        refused_id = max(newest, key=lambda name: (count[name], name == newcomer_id, newest[name].number))
-        refused = newest[refused_id]
+    def _refuse_one(self) -> None:
+        """Refuse the newest request of the workspace with most waiting; of several such, the newest of all."""
+        most = max(self._num_waiting_of.values())
+        newest = [
+            self._newest(workspace_id) for workspace_id, num in self._num_waiting_of.items() if num == most
+        ]
+        refused = max(newest, key=lambda waiter: waiter.number)
         self._remove(refused)
         if not refused.future.cancelled():
             refused.future.set_result(None)
@@ -235,14 +256,15 @@ class FairQueue:
     def _remove(self, waiter: _Waiter) -> None:
         waiter.is_waiting = False
         waiter.line.remove(waiter)
-        self._num_waiting[waiter.workspace_id] -= 1
-        if not self._num_waiting[waiter.workspace_id]:
-            del self._num_waiting[waiter.workspace_id]
+        self._num_waiting -= 1
+        self._num_waiting_of[waiter.workspace_id] -= 1
+        if not self._num_waiting_of[waiter.workspace_id]:
+            del self._num_waiting_of[waiter.workspace_id]
 
     def _take_back(self, num_places: int) -> None:
         self._num_free_places += num_places
         self._num_running -= 1
         self._admit()
         if not self._num_running:
-            self._priority.restart()
-            self._standard.restart()
+            self._priority.forget()
+            self._standard.forget()

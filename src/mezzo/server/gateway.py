@@ -16,7 +16,7 @@ from mezzo.backends.base import Backend, BackendUnavailable, Generation, Weights
 from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.idempotency import Claim, KeptAnswer
-from mezzo.metering.limits import LimitExceeded
+from mezzo.metering.limits import LimitExceeded, has_limit
 from mezzo.metering.prices import Price, PriceNotFound
 from mezzo.metering.records import Status, Usage
 from mezzo.prompt.features import DOCUMENTS, check_features, check_fim_features
@@ -265,7 +265,7 @@ class Gateway:
     ) -> RunningChat:
         exchange.headers |= exchange.limit_headers | terms.headers
 
-        def close(chat: RunningChat, answer: KeptAnswer | None) -> Awaitable[None]:
+        def close(chat: RunningChat, answer: KeptAnswer | None) -> asyncio.Future[None]:
             self._running.discard(chat)
             return self._charge(chat, answer, admission, access, settled.limits)
 
@@ -277,6 +277,7 @@ class Gateway:
             on_close=close,
             keep_text=self._settings.log_prompts,
             keeps_answer=admission.claim is not None,
+            entered=admission.entered,
         )
         self._running.add(chat)
         return chat
@@ -288,7 +289,7 @@ class Gateway:
         admission: Admission,
         access: Access,
         limits: RateLimits,
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """Enter what a request used, once, however it ended. What is returned ends when it is in the books."""
         exchange, usage, model_id = chat.exchange, chat.record, chat.terms.model_id
         self._services.metrics.count_tokens(
@@ -297,13 +298,13 @@ class Gateway:
             cached=usage.cached_tokens,
             completion=usage.completion_tokens,
         )
-        # The engine's counts first, so that at no moment the records say more than the engine.
-        self._services.books.note_counts()
         entered = admission.settle(
             _STATUS_OF[exchange.outcome or "failed"], usage, engine_run_id=chat.engine_run_id, answer=answer
         )
         # Cached tokens are not held against the limit.
         cost = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
+        if not has_limit(limits) and entered is not None:
+            return entered
 
         async def finish() -> None:
             state = await self._services.limiter.charge(access.workspace_id or "", model_id, limits, cost)
@@ -314,7 +315,7 @@ class Gateway:
 
         task = asyncio.create_task(finish())
         task.add_done_callback(_see_failure)
-        return asyncio.shield(task)
+        return task
 
 
 async def _submitted(backend: Backend, submission: Awaitable[Generation], admission: Admission) -> Generation:

@@ -30,7 +30,7 @@ from mezzo.store.group_commit import StoreUnavailable
 # After `aclose` a generation still reports what it had produced; this is for one that does not end by itself.
 _DRAIN_TIMEOUT_S = 1.0
 
-OnClose = Callable[["RunningChat", KeptAnswer | None], Awaitable[None]]
+OnClose = Callable[["RunningChat", KeptAnswer | None], asyncio.Future[None]]
 
 _log = structlog.get_logger("mezzo.server")
 
@@ -59,11 +59,13 @@ class RunningChat:
         on_close: OnClose,
         keep_text: bool,
         keeps_answer: bool = False,
+        entered: Callable[[], Awaitable[None]],
     ) -> None:
         """Begin to read `generation`.
 
         on_close: called once, with the counts final; what it returns ends when they are in the books.
         keep_text: whether the exchange's record wants the text. keeps_answer: whether the answer is kept for retries.
+        entered: returns when the request's beginning is in the books.
         """
         self.terms = terms
         self.exchange = exchange
@@ -72,7 +74,8 @@ class RunningChat:
         self._on_close = on_close
         self._keep_text = keep_text
         self.keeps_answer = keeps_answer
-        self._settling: Awaitable[None] | None = None
+        self._entered = entered
+        self._settling: asyncio.Future[None] | None = None
         self._choices = [_ChoiceState() for _ in range(terms.num_choices)]
         self._events: list[GenerationEvent] = []
         self._news = asyncio.Event()
@@ -163,12 +166,21 @@ class RunningChat:
             self._reader.cancel()
             self._settle(answer)
 
+    async def entered(self) -> None:
+        """Return when the request is in the books: before that nothing of its answer is sent. Raises: BackendFailed."""
+        try:
+            await self._entered()
+        except StoreUnavailable as fault:
+            failure = BackendFailed("the books cannot be written")
+            self._fail(failure)
+            raise failure from fault
+
     async def settled(self) -> None:
         """Return when the end is in the books, where a power cut cannot reach it. Raises: NotRecorded."""
         assert self._settling is not None, "the chat is not closed"
         try:
             with self.exchange.timed("settle"):
-                await self._settling
+                await asyncio.shield(self._settling)
         except (StoreUnavailable, AlreadySettled) as fault:
             self.exchange.outcome = "failed"
             _log.error("a request could not be entered in the books", reason=str(fault))
