@@ -89,6 +89,8 @@ def make_embedded_backend(
 class EmbeddedBackend:
     """One set of weights, served by one engine process."""
 
+    wants_files = True
+
     def __init__(
         self,
         folder: CheckpointFolder,

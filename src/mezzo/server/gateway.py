@@ -20,6 +20,7 @@ from mezzo.metering.limits import LimitExceeded, has_limit
 from mezzo.metering.prices import Price, PriceNotFound
 from mezzo.metering.records import Status, Usage
 from mezzo.prompt.features import DOCUMENTS, check_features, check_fim_features
+from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
@@ -93,7 +94,7 @@ class Gateway:
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
         check_features(request, served_capabilities(settled.resolution, settled.backend.info) | {DOCUMENTS})
         terms, admission = self._prepare(access, request, exchange, settled, claim)
-        async with self._services.attachments.loaded(request) as attachments:
+        async with self._files_for(settled.backend, request) as attachments:
             submission = settled.backend.submit(
                 request,
                 attachments,
@@ -162,6 +163,13 @@ class Gateway:
 
     def _weights(self) -> Mapping[str, WeightsInfo]:
         return {model_id: backend.info for model_id, backend in self._services.router.by_model_id.items()}
+
+    def _files_for(
+        self, backend: Backend, request: ChatCompletionRequest
+    ) -> contextlib.AbstractAsyncContextManager[Attachments]:
+        if backend.wants_files:
+            return self._services.attachments.loaded(request)
+        return contextlib.nullcontext(NO_ATTACHMENTS)
 
     async def _receive(
         self, access: Access, request: ChatCompletionRequest | FimCompletionRequest, exchange: Exchange
@@ -255,8 +263,6 @@ class Gateway:
         settled: _Settled,
         exchange: Exchange,
     ) -> RunningChat:
-        exchange.num_prompt_tokens = generation.num_prompt_tokens
-        exchange.num_image_tokens = generation.num_image_tokens
         exchange.headers |= exchange.limit_headers | terms.headers
 
         def close(chat: RunningChat, answer: KeptAnswer | None) -> asyncio.Future[None]:

@@ -81,6 +81,7 @@ class RunningChat:
         self._news = asyncio.Event()
         self._failure: Exception | None = None
         self._is_closed = False
+        self._read_counts()
         self._reader = asyncio.create_task(self._read())
 
     @property
@@ -215,10 +216,7 @@ class RunningChat:
                 self._metrics.observe_gap(model_id, (now_s - choice.last_event_s) / event.num_tokens)
             choice.last_event_s = now_s
             exchange.num_completion_tokens += event.num_tokens
-        exchange.num_prompt_tokens = self._generation.num_prompt_tokens
-        exchange.num_image_tokens = self._generation.num_image_tokens
-        exchange.num_cached_tokens = self._generation.num_cached_tokens
-        exchange.prediction = self._generation.prediction
+        self._read_counts()
         if self._keep_text:
             choice.texts.append(text_of_pieces(event.pieces))
         if isinstance(event, ChoiceFinished):
@@ -227,7 +225,17 @@ class RunningChat:
             self._events.append(event)
             self._news.set()
 
+    def _read_counts(self) -> None:
+        """Note what the generation says by now; the events themselves tell the completion tokens."""
+        exchange, generation = self.exchange, self._generation
+        exchange.num_prompt_tokens = generation.num_prompt_tokens
+        exchange.num_image_tokens = generation.num_image_tokens
+        exchange.num_cached_tokens = generation.num_cached_tokens
+        exchange.prediction = generation.prediction
+        exchange.is_estimated = generation.is_estimated
+
     def _settle(self, answer: KeptAnswer | None) -> None:
+        self._read_counts()
         self.exchange.outcome = self._outcome()
         if self._keep_text:
             self.exchange.completion = ["".join(choice.texts) for choice in self._choices]
