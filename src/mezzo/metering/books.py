@@ -57,6 +57,11 @@ class Books:
         """Requests of this server in flight, as the books have it."""
         return self._journal.num_open if self._journal is not None else 0
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last entry could not be written."""
+        return self._journal is not None and self._journal.is_failing
+
     async def start(self) -> None:
         """Open the books. Raises: sqlalchemy's errors if the database cannot be written."""
         await asyncio.to_thread(self._enter)

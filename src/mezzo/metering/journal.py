@@ -75,6 +75,11 @@ class Journal:
         """Requests that this process opened and has not settled."""
         return self._num_open
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last entry could not be written."""
+        return self._commits.is_failing
+
     async def open(self, opening: Opening) -> asyncio.Future[None]:
         """Enter a request before any work is done for it.
 

@@ -9,11 +9,9 @@ from datetime import UTC, datetime
 
 from mezzo.accounts.access import AccessCache
 from mezzo.accounts.bootstrap import Installation, prepare
-from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
 from mezzo.catalog.cards import Catalog, load_catalog
 from mezzo.metering.books import Books
-from mezzo.metering.fair_queue import FairQueue
 from mezzo.metering.limits import RateLimiter, make_limiter
 from mezzo.metering.prices import PriceBook, write_prices
 from mezzo.prompt.media.addresses import PublicAddresses
@@ -22,6 +20,7 @@ from mezzo.prompt.media.documents import DocumentLimits
 from mezzo.prompt.media.fetch import Fetcher
 from mezzo.prompt.media.image_headers import ImageLimits
 from mezzo.server.metrics import Metrics, make_metrics
+from mezzo.server.queues import Queues
 from mezzo.settings import Settings
 from mezzo.store.database import Database
 
@@ -93,28 +92,10 @@ def make_services(
         access=AccessCache(database, clock),
         books=books,
         limiter=limiter,
-        metrics=make_metrics(router),
+        metrics=make_metrics(router, queues, books, limiter),
         attachments=make_attachment_loader(settings),
         clock=clock,
     )
-
-
-class Queues:
-    """The queue of each backend, which all its requests wait in for a place."""
-
-    def __init__(self, *, max_waiting: int) -> None:
-        self._max_waiting = max_waiting
-        self._by_backend: dict[int, FairQueue] = {}
-
-    def of(self, backend: Backend) -> FairQueue:
-        """Return the queue of a backend."""
-        queue = self._by_backend.get(id(backend))
-        if queue is None:
-            # A few are sent ahead of their place, so that the next one is at hand when a place gets free.
-            ahead = min(self._max_waiting, max(1, backend.max_num_seqs // 8))
-            queue = FairQueue(backend.max_num_seqs + ahead, max_waiting=self._max_waiting - ahead)
-            self._by_backend[id(backend)] = queue
-        return queue
 
 
 def make_attachment_loader(settings: Settings) -> AttachmentLoader:
