@@ -23,6 +23,7 @@ from mezzo.store.database import Database
 from mezzo.store.tables import audit_log, users
 from tests.accounts.world import NOW, OPERATOR_KEY, set_up
 from tests.cli.conftest import Run
+from tests.databases import new_sqlite
 
 MODEL = "mistral-medium-2505"
 PASSWORD = "correct horse battery"
@@ -35,6 +36,11 @@ class Done(NamedTuple):
 
 
 Mezzo = Callable[..., Done]
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return new_sqlite(tmp_path)
 
 
 @pytest.fixture

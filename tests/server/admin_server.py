@@ -43,11 +43,11 @@ class AdminServer:
             ],
         )
         add_error_handlers(app)
-        access = AccessCache(database, self._clock)
+        self.access = AccessCache(database, self._clock)
         app.include_router(
             admin_routes(
                 database,
-                access,
+                self.access,
                 self._clock,
                 default_limits=RateLimits(90, 1000, None),
                 model_ids=lambda: [MODEL_ID],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from mezzo.server.errors import accounts_error
 from mezzo.store.database import Database
 from mezzo.store.tables import api_keys, invitations, spend
 from tests.accounts.world import NOW, Organization, make_organization, set_up
+from tests.databases import new_sqlite
 from tests.server.admin_server import MODEL_ID, AdminClient, AdminServer, operation_of
 from tests.server.live import UUID7, wait_until
 
@@ -67,9 +67,7 @@ Call = tuple[str, str, Any]
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminServer]:
     if request.param == "sqlite":
-        template: Path = request.getfixturevalue("sqlite_template")
-        path = shutil.copy(template, tmp_path_factory.mktemp("admin") / "mezzo.db")
-        database = Database(f"sqlite:///{path}")
+        database = Database(new_sqlite(tmp_path_factory.mktemp("admin")))
     else:
         database = Database(request.getfixturevalue("postgres").make())
     set_up(database)
@@ -1005,3 +1003,28 @@ def test_the_lines_of_the_documentation_work(
     assert {"user.create", "workspace.create", "api_key.delete", "workspace.delete"} <= set(
         organization.events()
     )
+
+
+def test_a_database_that_fails_is_503(tmp_path: Path) -> None:
+    database = Database(new_sqlite(tmp_path))
+    set_up(database)
+    running = AdminServer(database)
+    running.start()
+    try:
+        admin = AdminClient(running, make_organization(database).admin_key()[1])
+        admin.get("/users")
+        for table in ("users", "api_keys"):
+            with database.write() as connection:
+                connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO gone_{table}"))
+            running.access.forget()
+            for method, path, body in (
+                ("GET", "/users", None),
+                ("POST", "/users-invite", {"email": "a@b.co"}),
+            ):
+                response = admin.call(method, path, body)
+                assert response.status_code == 503
+                assert response.json()["message"] == "Service unavailable."
+                assert "retry-after" in response.headers
+    finally:
+        running.stop()
+        database.dispose()
