@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from mezzo.metering.amounts import exact_text
+from mezzo.kit.money import exact_text
 from mezzo.metering.invoices.data import to_csv, to_json
 from mezzo.metering.invoices.invoice import BooksContradictory, Invoice, make_invoice
 from mezzo.metering.invoices.page import to_html

@@ -12,6 +12,7 @@ from mezzo.cli.books import backup, reconcile
 from mezzo.cli.chat import chat
 from mezzo.cli.export import export
 from mezzo.cli.invoices import invoices
+from mezzo.cli.keys import keys
 from mezzo.cli.models import models
 from mezzo.cli.options import SettingsCommand
 from mezzo.cli.output import CommandFailed, put, report
@@ -21,6 +22,8 @@ from mezzo.cli.train import train
 from mezzo.cli.train_documents import documents  # noqa: F401 - a command of `train`
 from mezzo.cli.usage import usage
 from mezzo.cli.usage_compare import compare_costs  # noqa: F401 - a command of `usage`
+from mezzo.cli.users import users
+from mezzo.cli.workspaces import workspaces
 
 app = typer.Typer(
     name="mezzo",
@@ -39,6 +42,9 @@ app.command()(backup)
 app.command(cls=SettingsCommand)(invoices)
 app.add_typer(usage)
 app.add_typer(train)
+app.add_typer(keys)
+app.add_typer(users)
+app.add_typer(workspaces)
 
 
 def _show_version(wanted: bool) -> None:

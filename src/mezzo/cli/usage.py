@@ -163,7 +163,7 @@ def _period(period: Period) -> dict[str, str]:
 
 def _values(row: UsageSum, dimensions: Sequence[Dimension]) -> dict[str, Any]:
     """Return a row for programs: ids, integers, and amounts as exact decimals in text."""
-    from mezzo.metering.amounts import exact_text
+    from mezzo.kit.money import exact_text
 
     values: dict[str, Any] = {_FIELDS[dimension]: str(_of(row, dimension)) for dimension in dimensions}
     values |= {name: getattr(row, name) for name in _SUMS}
@@ -192,7 +192,7 @@ def _print_table(
     from rich.table import Table
     from rich.text import Text
 
-    from mezzo.metering.amounts import exact_text
+    from mezzo.kit.money import exact_text
 
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
     for position, dimension in enumerate(dimensions):

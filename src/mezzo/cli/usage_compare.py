@@ -198,7 +198,7 @@ def _row(one: Comparison) -> dict[str, str]:
 
 
 def _amounts(amounts: Mapping[TokenKind, Decimal], total: Decimal) -> dict[str, str]:
-    from mezzo.metering.amounts import decimal_text
+    from mezzo.kit.money import decimal_text
 
     parts = {f"{kind}_amount": decimal_text(amount) for kind, amount in amounts.items()}
     return {**parts, "amount": decimal_text(total)}

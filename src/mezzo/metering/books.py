@@ -33,13 +33,13 @@ class Books:
         self,
         database: Database,
         *,
-        secret: str,
+        seal: AnswerSeal,
         clock: Callable[[], datetime],
         counts: Callable[[], Iterable[EngineCounts]],
     ) -> None:
         self.server_id = new_uuid()
         self._database = database
-        self._seal = AnswerSeal(secret)
+        self._seal = seal
         self._clock = clock
         self._counts = counts
         self._watch = Watch(self.server_id)

@@ -4,6 +4,7 @@
     ├── Unauthorized                     401  {"detail": ...}
     ├── Forbidden                        403  {"detail": ...}
     ├── NotFound                         404  {"detail": ...}
+    ├── Contradiction                    409  {"detail": ...}
     ├── RequestInvalid                   422  {"detail": [...]}
     └── DomainError                           {"object": "error", "message", "type", "param", "code", ...}
         ├── InvalidModel                 400  1500      RetiredModel            404  1500
@@ -66,6 +67,12 @@ class NotFound(ApiError):
     """An object that does not exist, or not for this caller."""
 
     status = 404
+
+
+class Contradiction(ApiError):
+    """A change that contradicts what is there."""
+
+    status = 409
 
 
 class RequestInvalid(ApiError):

@@ -35,7 +35,7 @@ from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.server.admission import Admission
 from mezzo.server.exchange import Exchange
 from mezzo.server.running import RunningChat
-from mezzo.server.services import Services
+from mezzo.server.services import Services, default_limits
 from mezzo.server.terms import ChatTerms, settle_terms
 from mezzo.settings import Settings
 
@@ -66,9 +66,7 @@ class Gateway:
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._services = services
-        self._default_limits = RateLimits(
-            settings.requests_per_minute, settings.tokens_per_minute, settings.tokens_per_month
-        )
+        self._default_limits = default_limits(settings)
         self._running: set[RunningChat] = set()
         self._is_draining = False
 

@@ -182,11 +182,10 @@ class BooksCollector(Collector):
         )
 
 
-def make_metrics(router: Router, queues: Queues, books: Books, limiter: RateLimiter) -> Metrics:
+def make_metrics(router: Router) -> Metrics:
     """Return the metrics of a server, in a registry of their own."""
     registry = CollectorRegistry()
     registry.register(BackendCollector(router))
-    registry.register(BooksCollector(queues, books, limiter))
     Gauge(
         "mezzo_build_info", "Always 1; the label tells the version.", ["version"], registry=registry
     ).labels(__version__).set(1)

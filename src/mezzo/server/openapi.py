@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from mezzo import __version__
-from mezzo.protocol.admin.usage import UsageReport
+from mezzo.protocol.admin.schemas import ANSWERS, BODIES
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.protocol.response import ChatCompletionChunk, ChatCompletionResponse
 
-_REF = "#/components/schemas/"
+REF = "#/components/schemas/"
 
 _ERROR_SCHEMAS: dict[str, Any] = {
     "DomainError": {
@@ -69,21 +70,22 @@ _ERROR_SCHEMAS: dict[str, Any] = {
 
 
 def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF + name}}}
+    return {"application/json": {"schema": {"$ref": REF + name}}}
 
 
-def _answer(description: str, name: str) -> dict[str, Any]:
+def answer_schema(description: str, name: str) -> dict[str, Any]:
+    """Return the description of an answer whose body has the schema `name`."""
     return {"description": description, "content": _json(name)}
 
 
-_UNAUTHORIZED = {401: _answer("No key, or one that nobody has", "DetailError")}
-_REFUSALS = {
+_UNAUTHORIZED = {401: answer_schema("No key, or one that nobody has", "DetailError")}
+REFUSALS = {
     **_UNAUTHORIZED,
-    404: _answer("The model is retired", "DomainError"),
-    408: _answer("The body did not arrive in time", "DomainError"),
-    413: _answer("The body is too large", "DomainError"),
-    422: _answer("The body does not fit the schema", "ValidationError"),
-    429: _answer("The key's rate limit is used up", "DomainError"),
+    404: answer_schema("The model is retired", "DomainError"),
+    408: answer_schema("The body did not arrive in time", "DomainError"),
+    413: answer_schema("The body is too large", "DomainError"),
+    422: answer_schema("The body does not fit the schema", "ValidationError"),
+    429: answer_schema("The key's rate limit is used up", "DomainError"),
 }
 _SECURED: dict[str, Any] = {"security": [{"bearer": []}]}
 
@@ -92,13 +94,13 @@ _COMPLETION: dict[int, Any] = {
         "description": "The answer, or with `stream` its events",
         "content": {
             **_json("ChatCompletionResponse"),
-            "text/event-stream": {"schema": {"$ref": _REF + "ChatCompletionChunk"}},
+            "text/event-stream": {"schema": {"$ref": REF + "ChatCompletionChunk"}},
         },
     },
-    400: _answer("The request cannot be honoured", "DomainError"),
-    **_REFUSALS,
-    500: _answer("A fault of the server", "DomainError"),
-    503: _answer("The server is full, starting or stopping", "DomainError"),
+    400: answer_schema("The request cannot be honoured", "DomainError"),
+    **REFUSALS,
+    500: answer_schema("A fault of the server", "DomainError"),
+    503: answer_schema("The server is full, starting or stopping", "DomainError"),
 }
 
 CHAT_OPERATION: dict[str, Any] = {
@@ -140,7 +142,7 @@ MODELS_OPERATION: dict[str, Any] = {
             )
         ],
     },
-    "responses": {200: _answer("One card for every name", "ModelList"), **_UNAUTHORIZED},
+    "responses": {200: answer_schema("One card for every name", "ModelList"), **_UNAUTHORIZED},
 }
 
 MODEL_OPERATION: dict[str, Any] = {
@@ -151,9 +153,9 @@ MODEL_OPERATION: dict[str, Any] = {
         "parameters": [{"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}],
     },
     "responses": {
-        200: _answer("The card", "ModelCard"),
+        200: answer_schema("The card", "ModelCard"),
         **_UNAUTHORIZED,
-        404: _answer("No such model", "DetailError"),
+        404: answer_schema("No such model", "DetailError"),
     },
 }
 
@@ -168,17 +170,21 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     components = document.setdefault("components", {})
     components["schemas"] = _schemas()
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    components["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "admin_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
     return document
 
 
 def _schemas() -> dict[str, Any]:
+    bodies: tuple[type[BaseModel], ...] = (ChatCompletionRequest, FimCompletionRequest, *BODIES)
     _, requests = models_json_schema(
-        [(ChatCompletionRequest, "validation"), (FimCompletionRequest, "validation")],
-        ref_template=_REF + "{model}",
+        [(model, "validation") for model in bodies],
+        ref_template=REF + "{model}",
     )
     _, answers = msgspec.json.schema_components(
-        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList, UsageReport],
-        ref_template=_REF + "{name}",
+        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList, *ANSWERS],
+        ref_template=REF + "{name}",
     )
     return {**requests["$defs"], **answers, **_ERROR_SCHEMAS}

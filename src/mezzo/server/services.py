@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mezzo.accounts.access import AccessCache
+from mezzo.accounts.access import AccessCache, RateLimits
 from mezzo.accounts.bootstrap import Installation, prepare
 from mezzo.backends.router import Router
 from mezzo.catalog.cards import Catalog, load_catalog
 from mezzo.metering.books import Books
+from mezzo.metering.idempotency import AnswerSeal
 from mezzo.metering.limits import RateLimiter, make_limiter
 from mezzo.metering.prices import PriceBook, write_prices
 from mezzo.prompt.media.addresses import PublicAddresses
@@ -19,7 +20,7 @@ from mezzo.prompt.media.attachments import AttachmentLimits, AttachmentLoader
 from mezzo.prompt.media.documents import DocumentLimits
 from mezzo.prompt.media.fetch import Fetcher
 from mezzo.prompt.media.image_headers import ImageLimits
-from mezzo.server.metrics import Metrics, make_metrics
+from mezzo.server.metrics import BooksCollector, Metrics, make_metrics
 from mezzo.server.queues import Queues
 from mezzo.settings import Settings
 from mezzo.store.database import Database
@@ -39,6 +40,7 @@ class Services:
     database: Database
     installation: Installation
     access: AccessCache
+    seal: AnswerSeal
     books: Books
     limiter: RateLimiter
     metrics: Metrics
@@ -80,8 +82,11 @@ def make_services(
     with database.write() as connection:
         write_prices(connection, database, prices)
     queues = Queues(max_waiting=settings.max_queue)
-    books = Books(database, secret=secret, clock=clock, counts=router.engine_counts)
+    seal = AnswerSeal(secret)
+    books = Books(database, seal=seal, clock=clock, counts=router.engine_counts)
     limiter = make_limiter(settings)
+    metrics = make_metrics(router)
+    metrics.registry.register(BooksCollector(queues, books, limiter))
     return Services(
         catalog=catalog,
         prices=prices,
@@ -90,12 +95,18 @@ def make_services(
         database=database,
         installation=installation,
         access=AccessCache(database, clock),
+        seal=seal,
         books=books,
         limiter=limiter,
-        metrics=make_metrics(router, queues, books, limiter),
+        metrics=metrics,
         attachments=make_attachment_loader(settings),
         clock=clock,
     )
+
+
+def default_limits(settings: Settings) -> RateLimits:
+    """Return the limits of workspaces that have none of their own."""
+    return RateLimits(settings.requests_per_minute, settings.tokens_per_minute, settings.tokens_per_month)
 
 
 def make_attachment_loader(settings: Settings) -> AttachmentLoader:

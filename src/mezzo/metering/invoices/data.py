@@ -8,7 +8,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from mezzo.metering.amounts import exact_text
+from mezzo.kit.money import exact_text
 from mezzo.metering.invoices.invoice import Invoice, Line
 
 _CSV_COLUMNS = (

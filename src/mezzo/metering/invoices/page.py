@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from mezzo.metering.amounts import exact_text, rounded_text
+from mezzo.kit.money import exact_text, rounded_text
 from mezzo.metering.invoices.invoice import Invoice
 from mezzo.metering.names import Names, visible
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from fontTools.ttLib import TTFont
 from fpdf import FPDF
 
-from mezzo.metering.amounts import exact_text, rounded_text
+from mezzo.kit.money import exact_text, rounded_text
 from mezzo.metering.invoices.invoice import Invoice, Section
 from mezzo.metering.invoices.page import KIND_TITLES
 from mezzo.metering.names import Names, visible

@@ -10,20 +10,19 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import Field
 
-from mezzo.protocol.base import WireModel
+from mezzo.protocol.admin.answers import Answer
+from mezzo.protocol.admin.fields import QueryModel
 
 Zone = Literal["global", "us", "eu"]
 Group = Literal["input", "cached_input", "output"]
 
-_encode = msgspec.json.Encoder().encode
 
-
-class UsageQuery(WireModel):
+class UsageQuery(QueryModel):
     """Which month, of which workspace, in which zone of the API. A month or year left out is the present one."""
 
     month: Annotated[str, Field(pattern="^(0?[1-9]|1[0-2])$")] | None = None
     year: Annotated[str, Field(pattern="^20[0-9]{2}$")] | None = None
-    workspace_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    workspace_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\0]*$")] | None = None
     api_zone: Zone = "global"
 
 
@@ -75,7 +74,7 @@ class UsagePrice(msgspec.Struct, frozen=True, kw_only=True):
     price: str
 
 
-class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
+class UsageReport(Answer, frozen=True, kw_only=True):
     """The month.
 
     date, start_date        its first moment; end_date: its last millisecond; all in UTC
@@ -102,7 +101,3 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     currency_symbol: str
     prices: list[UsagePrice]
-
-    def to_json(self) -> bytes:
-        """Return the body, UTF-8."""
-        return _encode(self)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from mezzo.metering.amounts import decimal_text, exact_text, rounded_text
+from mezzo.kit.money import decimal_text, exact_text, rounded_text
 
 
 @pytest.mark.parametrize(
