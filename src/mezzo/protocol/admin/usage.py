@@ -22,7 +22,7 @@ class UsageQuery(QueryModel):
 
     month: Annotated[str, Field(pattern="^(0?[1-9]|1[0-2])$")] | None = None
     year: Annotated[str, Field(pattern="^20[0-9]{2}$")] | None = None
-    workspace_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\0]*$")] | None = None
+    workspace_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")] | None = None
     api_zone: Zone = "global"
 
 
