@@ -29,12 +29,12 @@ class ScriptedUpstream:
     hung_up                 set when a client left before its answer's end
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, models: Any = None) -> None:
         self.script: Script = []
         self.status = 200
         self.headers = STREAM
         self.body: bytes | None = None
-        self.models: Any = None
+        self.models: Any = models
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[str] = []
         self.num_connections = 0
@@ -112,8 +112,8 @@ class ScriptedUpstream:
 
 
 @contextmanager
-def scripted_upstream(port: int = 0) -> Iterator[ScriptedUpstream]:
-    upstream = ScriptedUpstream(port)
+def scripted_upstream(port: int = 0, models: Any = None) -> Iterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream(port, models)
     try:
         yield upstream
     finally:

@@ -233,8 +233,7 @@ class TestAbsence:
         with front_of(f"http://127.0.0.1:{port}/v1") as front:
             assert_error(front.post(chat()), 503, code="3800")
             assert front.client.get("/readyz").json()["reason"] == f"not ready: 127.0.0.1:{port}#there"
-            with scripted_upstream(port) as upstream:
-                upstream.models = VLLM_MODELS
+            with scripted_upstream(port, VLLM_MODELS) as upstream:
                 upstream.script = [chunk("Hello!", "stop", **usage(1, 1)), totals(1, 1), DONE]
                 wait_until(lambda: front.client.get("/readyz").status_code == 200)
                 assert answer_of(front)["choices"][0]["message"]["content"] == "Hello!"

@@ -44,6 +44,7 @@ class Serving:
             "home": home,
             "database_url": sqlite_url(folder / "mezzo.db"),
             "api_key": KEY,
+            "secret_key": "s" * 43,
             "threads": 1,
             "kv_cache_tokens": 32768,
         } | settings
