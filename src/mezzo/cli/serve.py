@@ -100,7 +100,9 @@ def _run(
 ) -> None:
     from mezzo.backends.base import BackendUnavailable
     from mezzo.kit.logging import configure_logging
+    from mezzo.metering.prices import PriceChanged, PriceNotFound
     from mezzo.server.run import serve as run_server
+    from mezzo.store.database import DatabaseUnavailable
 
     configure_logging(
         level=settings.log_level,
@@ -122,6 +124,10 @@ def _run(
         run_server(settings, weights=weights_by_id, on_ready=on_ready)
     except BackendUnavailable as error:
         raise CommandFailed(f"the engine did not start: {error}") from error
+    except DatabaseUnavailable as error:
+        raise CommandFailed(f"the database cannot be used: {error}") from error
+    except (PriceNotFound, PriceChanged) as error:
+        raise CommandFailed(f"nothing can be billed: {error}") from error
     except OSError as error:
         # Somebody took the port since it was checked.
         if error.errno in _LISTEN_ERRORS:

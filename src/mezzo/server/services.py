@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import structlog
+
 from mezzo.accounts.access import AccessCache, RateLimits
 from mezzo.accounts.bootstrap import Installation, prepare
 from mezzo.backends.router import Router
@@ -24,6 +26,8 @@ from mezzo.server.metrics import BooksCollector, Metrics, make_metrics
 from mezzo.server.queues import Queues
 from mezzo.settings import Settings
 from mezzo.store.database import Database
+
+_log = structlog.get_logger("mezzo.server")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def make_services(
         currency=settings.currency,
         now=clock(),
     )
+    if not installation.is_key_good:
+        _log.warning("the API key of the settings was revoked and is refused")
     with database.write() as connection:
         write_prices(connection, database, prices)
     queues = Queues(max_waiting=settings.max_queue)
