@@ -1,7 +1,7 @@
 """Passwords: which may be one, how one is kept, and whether it is the right one.
 
-Kept as argon2id in the profile of RFC 9106 for little memory (64 MiB, a tenth of a second or so), each with a salt of its
-own. What is typed in another way on another keyboard, `é` as one character or as two, is the same password.
+Kept as argon2id in the profile of RFC 9106 for little memory (64 MiB, a tenth of a second or so), each with a salt of
+its own. What another keyboard types in another way, `é` as one character or as two, is the same password.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import secrets
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from mezzo.accounts.errors import Unacceptable
+from mezzo.accounts.errors import TooBusy, Unacceptable
 
 MIN_LENGTH = 12
 MAX_LENGTH = 1024
@@ -28,18 +29,15 @@ _T = TypeVar("_T")
 _hasher = PasswordHasher()
 
 
-class TooBusy(Exception):
-    """More passwords wait to be checked than can be in a time that anybody waits."""
-
-
-def hash_password(password: str) -> str:
+def hash_password(password: str, *, param: str = "password") -> str:
     """Return what may be stored of a password.
 
+    param: how an error names it.
     Raises: Unacceptable unless it has MIN_LENGTH to MAX_LENGTH characters.
     """
     encoded = _encoded(password)
     if encoded is None:
-        raise Unacceptable(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters", param="password")
+        raise Unacceptable(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters", param=param)
     return _hasher.hash(encoded)
 
 
@@ -70,20 +68,20 @@ class PasswordWork:
         self._threads = ThreadPoolExecutor(NUM_AT_ONCE, thread_name_prefix="password")
         self._num_waiting = 0
 
-    async def hash(self, password: str) -> str:
+    async def hash(self, password: str, *, param: str = "password") -> str:
         """See `hash_password`. Raises: Unacceptable; TooBusy."""
-        return await self._run(hash_password, password)
+        return await self._run(partial(hash_password, password, param=param))
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
         """See `verify_password`. Raises: TooBusy."""
-        return await self._run(verify_password, password, password_hash)
+        return await self._run(partial(verify_password, password, password_hash))
 
-    async def _run(self, work: Callable[..., _T], *arguments: str | None) -> _T:
+    async def _run(self, work: Callable[[], _T]) -> _T:
         if self._num_waiting >= MAX_WAITING:
             raise TooBusy
         self._num_waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._num_waiting -= 1
 

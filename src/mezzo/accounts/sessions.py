@@ -8,18 +8,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from mezzo.accounts.members import Membership, memberships_of
 from mezzo.kit.secrets import hash_secret, new_secret
-from mezzo.store.tables import organizations, sessions, users, workspace_members, workspaces
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """A workspace that somebody is a member of, and what they are there."""
-
-    workspace_id: str
-    name: str
-    is_default: bool
-    roles: tuple[str, ...]
+from mezzo.store.tables import organizations, sessions, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +18,7 @@ class SessionUser:
     """Who a session stands for, as they are now.
 
     roles         in the organisation
-    memberships   in workspaces that are not archived, the default one first
+    memberships   in workspaces that are not archived
     expires_at    when the session ends, whatever happens in it
     """
 
@@ -57,7 +48,16 @@ def create_session(connection: Connection, user_id: str, *, now: datetime, lifet
 def find_session(connection: Connection, secret: str, now: datetime) -> SessionUser | None:
     """Return whose session has this secret; None if it ended, or they were deleted."""
     row = connection.execute(
-        sa.select(users, organizations.c.name.label("organization_name"), sessions.c.expires_at)
+        sa.select(
+            users.c.id,
+            users.c.email,
+            users.c.first_name,
+            users.c.last_name,
+            users.c.organization_id,
+            users.c.roles,
+            organizations.c.name.label("organization_name"),
+            sessions.c.expires_at,
+        )
         .select_from(
             sessions.join(users, users.c.id == sessions.c.user_id).join(
                 organizations, organizations.c.id == users.c.organization_id
@@ -79,7 +79,7 @@ def find_session(connection: Connection, secret: str, now: datetime) -> SessionU
         organization_id=row.organization_id,
         organization_name=row.organization_name,
         roles=tuple(row.roles),
-        memberships=_memberships(connection, row.id),
+        memberships=tuple(memberships_of(connection, [row.id])[row.id]),
         expires_at=row.expires_at,
     )
 
@@ -95,13 +95,3 @@ def end_sessions_of(connection: Connection, user_id: str, *, keep: str | None = 
     if keep is not None:
         query = query.where(sessions.c.secret_hash != hash_secret(keep))
     connection.execute(query)
-
-
-def _memberships(connection: Connection, user_id: str) -> tuple[Membership, ...]:
-    rows = connection.execute(
-        sa.select(workspaces.c.id, workspaces.c.name, workspaces.c.is_default, workspace_members.c.roles)
-        .select_from(workspace_members.join(workspaces, workspaces.c.id == workspace_members.c.workspace_id))
-        .where(workspace_members.c.user_id == user_id, workspaces.c.archived_at.is_(None))
-        .order_by(workspaces.c.is_default.desc(), workspaces.c.created_at, workspaces.c.id)
-    )
-    return tuple(Membership(row.id, row.name, row.is_default, tuple(row.roles)) for row in rows)

@@ -14,10 +14,18 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from mezzo import __version__
+from mezzo.protocol.base import WireModel
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.protocol.response import ChatCompletionChunk, ChatCompletionResponse
+from mezzo.protocol.sign_in import (
+    AcceptInvitationRequest,
+    NoFields,
+    PasswordChange,
+    SessionAnswer,
+    SignInRequest,
+)
 
 _REF = "#/components/schemas/"
 
@@ -120,6 +128,84 @@ FIM_OPERATION: dict[str, Any] = {
     "responses": _COMPLETION,
 }
 
+
+def _session_operation(
+    summary: str, operation_id: str, body: type[WireModel] | None, responses: dict[int, Any]
+) -> dict[str, Any]:
+    extra: dict[str, Any] = {}
+    if body is not None:
+        schema = {"application/json": {"schema": body.model_json_schema()}}
+        extra["requestBody"] = {"required": True, "content": schema}
+        responses = {
+            **responses,
+            403: _answer("Another site's page sent it, or it may not be done", "DetailError"),
+            415: _answer("The body is not application/json", "DetailError"),
+            422: _answer("The body does not fit the schema", "ValidationError"),
+        }
+    return {
+        "summary": summary,
+        "operation_id": operation_id,
+        "openapi_extra": extra,
+        "responses": responses,
+    }
+
+
+_NOT_SIGNED_IN = {401: _answer("No session, or nothing that one could begin with", "DetailError")}
+_SESSION = {200: _answer("Who is signed in", "SessionAnswer")}
+_LIMITED = {
+    429: _answer("Too many attempts failed", "DetailError"),
+    503: _answer("Too many sign in at this moment", "DetailError"),
+}
+_NO_BODY = {204: {"description": "Done"}}
+
+SIGN_IN_OPERATION = _session_operation(
+    "Sign in with a password", "sign_in", SignInRequest, {**_SESSION, **_NOT_SIGNED_IN, **_LIMITED}
+)
+SIGN_OUT_OPERATION = _session_operation("Sign out", "sign_out", NoFields, _NO_BODY)
+SESSION_OPERATION = _session_operation(
+    "Who is signed in", "read_session", None, {**_SESSION, **_NOT_SIGNED_IN}
+)
+ACCEPT_INVITATION_OPERATION = _session_operation(
+    "Join by an invitation and sign in",
+    "accept_invitation",
+    AcceptInvitationRequest,
+    {
+        **_SESSION,
+        404: _answer("No such invitation, or not any more", "DetailError"),
+        409: _answer("The address has an account by now", "DetailError"),
+        503: _LIMITED[503],
+    },
+)
+PASSWORD_OPERATION = _session_operation(
+    "Change the password; other sessions end",
+    "change_password",
+    PasswordChange,
+    {
+        **_NO_BODY,
+        **_NOT_SIGNED_IN,
+        409: _answer("The account has no password", "DetailError"),
+        **_LIMITED,
+    },
+)
+_NO_PROVIDER = {
+    404: _answer("Single sign-on is not set up", "DetailError"),
+    503: _answer("The identity provider cannot be used", "DetailError"),
+}
+OIDC_SIGN_IN_OPERATION = _session_operation(
+    "Go to the identity provider", "oidc_sign_in", None, {302: {"description": "There"}, **_NO_PROVIDER}
+)
+OIDC_CALLBACK_OPERATION = _session_operation(
+    "Come back from the identity provider",
+    "oidc_callback",
+    None,
+    {
+        303: {"description": "Signed in"},
+        **_NOT_SIGNED_IN,
+        403: _answer("Nobody here has that identity", "DetailError"),
+        **_NO_PROVIDER,
+    },
+)
+
 MODELS_OPERATION: dict[str, Any] = {
     "summary": "List the models",
     "operation_id": "list_models",
@@ -177,6 +263,7 @@ def _schemas() -> dict[str, Any]:
         ref_template=_REF + "{model}",
     )
     _, answers = msgspec.json.schema_components(
-        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList], ref_template=_REF + "{name}"
+        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList, SessionAnswer],
+        ref_template=_REF + "{name}",
     )
     return {**requests["$defs"], **answers, **_ERROR_SCHEMAS}
