@@ -75,8 +75,6 @@ state: dict[str, Any] = {"subject": None, "fault": None}
 class Validator(OAuth2Validator):
     """Puts what is known of a person into ID tokens and userinfo."""
 
-    oidc_claim_scope = {**OAuth2Validator.oidc_claim_scope, "sub": "openid"}
-
     def get_additional_claims(self, request: Any) -> dict[str, Any]:
         return claims_by_subject[request.user.username]
 
@@ -94,7 +92,10 @@ def be_told(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-urlpatterns = [path("test", be_told), path("o/", include("oauth2_provider.urls", namespace="oauth2_provider"))]
+urlpatterns = [
+    path("test", be_told),
+    path("o/", include("oauth2_provider.urls", namespace="oauth2_provider")),
+]
 
 
 def spoil_and_sign_in(answer: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -191,5 +192,6 @@ def run() -> None:
     )
     server.set_app(get_wsgi_application())
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(server.server_port, flush=True)
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
     sys.stdin.read()

@@ -119,11 +119,12 @@ def load_access(connection: Connection, secret_hash: str) -> Access | None:
         spend_limits=tuple(
             SpendLimit(scope, scope_id, limit) for scope, scope_id, limit in limits if limit is not None
         ),
-        rate_limits=_rate_limits(connection, row.workspace_id),
+        rate_limits=load_rate_limits(connection, row.workspace_id),
     )
 
 
-def _rate_limits(connection: Connection, workspace_id: str | None) -> dict[str, RateLimits]:
+def load_rate_limits(connection: Connection, workspace_id: str | None) -> dict[str, RateLimits]:
+    """Return the limits that an administrator set for a workspace, by model id or EVERY_MODEL."""
     if workspace_id is None:
         return {}
     rows = connection.execute(sa.select(rate_limits).where(rate_limits.c.workspace_id == workspace_id))

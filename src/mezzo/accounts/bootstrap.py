@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from mezzo.accounts import audit
 from mezzo.accounts.audit import OPERATOR
 from mezzo.accounts.keys import insert_key
+from mezzo.accounts.scope import find_default_workspace
 from mezzo.kit.ids import new_uuid
 from mezzo.kit.secrets import fingerprint, hash_secret
 from mezzo.store.database import Database, DatabaseUnavailable
@@ -52,6 +53,13 @@ def prepare(
     return Installation(organization_id, workspace_id, is_good)
 
 
+def find_first_organization(connection: Connection) -> str | None:
+    """Return the id of the organisation that the first start made, None before it."""
+    return connection.execute(
+        sa.select(organizations.c.id).order_by(organizations.c.created_at, organizations.c.id).limit(1)
+    ).scalar_one_or_none()
+
+
 def _ensure_installation(
     connection: Connection, database: Database, *, secret: str, currency: str, now: datetime
 ) -> None:
@@ -74,9 +82,7 @@ def _ensure_installation(
 
 
 def _ensure_organization(connection: Connection, now: datetime) -> tuple[str, str]:
-    first = connection.execute(
-        sa.select(organizations.c.id).order_by(organizations.c.created_at, organizations.c.id).limit(1)
-    ).scalar_one_or_none()
+    first = find_first_organization(connection)
     if first is None:
         first = new_uuid()
         connection.execute(
@@ -91,9 +97,7 @@ def _ensure_organization(connection: Connection, now: datetime) -> tuple[str, st
             organization_id=first,
             now=now,
         )
-    workspace_id = connection.execute(
-        sa.select(workspaces.c.id).where(workspaces.c.organization_id == first, workspaces.c.is_default)
-    ).scalar_one_or_none()
+    workspace_id = find_default_workspace(connection, first)
     if workspace_id is None:
         workspace_id = new_uuid()
         connection.execute(

@@ -13,13 +13,13 @@ from sqlalchemy.engine import Connection, Row
 from mezzo.accounts import audit
 from mezzo.accounts.audit import Actor
 from mezzo.accounts.errors import Conflict, NotThere, Unacceptable
+from mezzo.accounts.scope import require_user, require_workspace
+from mezzo.accounts.text import check_text
 from mezzo.kit.ids import new_uuid
 from mezzo.kit.secrets import hash_secret, mask, new_admin_key, new_api_key
-from mezzo.store.tables import api_keys, users, workspaces
+from mezzo.store.tables import api_keys, workspaces
 
 KeyKind = Literal["api", "admin"]
-
-MAX_NAME_LENGTH = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ def create_key(
     expiration: the last day, in UTC, on which it is good.
     Raises: NotThere for a workspace or user of another organisation; Unacceptable.
     """
-    _check_workspace(connection, organization_id, workspace_id)
+    require_workspace(connection, organization_id, workspace_id, lock="shared")
     if user_id is not None:
-        _check_user(connection, organization_id, user_id)
+        require_user(connection, organization_id, user_id, lock="shared")
     secret = new_api_key()
     key = insert_key(
         connection,
@@ -124,9 +124,9 @@ def insert_key(
     expires_at: datetime | None = None,
     monthly_limit: int | None = None,
 ) -> ApiKey:
-    """Write a key whose secret is given. Raises: Unacceptable for a name that is too long, or a limit below zero."""
-    if name is not None and len(name) > MAX_NAME_LENGTH:
-        raise Unacceptable(f"a name has at most {MAX_NAME_LENGTH} characters", param="name")
+    """Write a key whose secret is given. Raises: Unacceptable for a name that cannot be kept, or a limit below zero."""
+    if name is not None:
+        check_text(name, param="name", may_be_empty=True)
     if monthly_limit is not None and monthly_limit < 0:
         raise Unacceptable("a limit is not negative", param="monthly_limit")
     key_id = new_uuid()
@@ -159,13 +159,29 @@ def insert_key(
 
 
 def revoke_key(
-    connection: Connection, *, organization_id: str, key_id: str, actor: Actor, now: datetime
+    connection: Connection,
+    *,
+    organization_id: str,
+    key_id: str,
+    actor: Actor,
+    now: datetime,
+    kind: KeyKind | None = None,
 ) -> ApiKey:
-    """Make a key useless from now on. Raises: NotThere, also for one that was revoked before."""
+    """Make a key useless from now on.
+
+    kind: of which it must be. Raises: NotThere, also for one that was revoked before.
+    """
     key = find_key(connection, organization_id, key_id)
-    if key.revoked_at is not None:
+    # The condition is for two who revoke at once: the second one finds nothing to change.
+    revoked = connection.execute(
+        sa.update(api_keys)
+        .where(
+            api_keys.c.id == key_id, api_keys.c.kind == (kind or key.kind), api_keys.c.revoked_at.is_(None)
+        )
+        .values(revoked_at=now)
+    )
+    if revoked.rowcount == 0:
         raise NotThere(f"API key {key_id} not found")
-    connection.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=now))
     audit.record(
         connection,
         actor,
@@ -214,9 +230,9 @@ def set_key_limit(
 
 def find_key(connection: Connection, organization_id: str, key_id: str) -> ApiKey:
     """Return a key of an organisation, revoked ones too. Raises: NotThere."""
-    row = connection.execute(
-        _select().where(api_keys.c.id == key_id, api_keys.c.organization_id == organization_id)
-    ).one_or_none()
+    query = _select().where(api_keys.c.id == key_id, api_keys.c.organization_id == organization_id)
+    # PostgreSQL has no text with a NUL in it, and would fail.
+    row = None if "\0" in key_id else connection.execute(query).one_or_none()
     if row is None:
         raise NotThere(f"API key {key_id} not found")
     return _key(row)
@@ -228,18 +244,24 @@ def list_keys(
     *,
     kind: KeyKind = "api",
     name: str | None = None,
+    user_id: str | None = None,
+    workspace_id: str | None = None,
     limit: int | None = None,
     offset: int = 0,
 ) -> Sequence[ApiKey]:
     """Return the keys that are not revoked, oldest first.
 
-    name: a part of the name, or the end of what is shown of the key.
+    name: a part of the name, or the end of what is shown of the key. user_id, workspace_id: whose.
     """
     query = _select().where(
         api_keys.c.organization_id == organization_id,
         api_keys.c.kind == kind,
         api_keys.c.revoked_at.is_(None),
     )
+    if user_id is not None:
+        query = query.where(api_keys.c.user_id == user_id)
+    if workspace_id is not None:
+        query = query.where(api_keys.c.workspace_id == workspace_id)
     if name:
         query = query.where(
             sa.or_(
@@ -257,6 +279,8 @@ def end_of(expiration: date | None, now: datetime) -> datetime | None:
     """Return the end of a day in UTC. Raises: Unacceptable if it has passed."""
     if expiration is None:
         return None
+    if expiration == date.max:
+        raise Unacceptable("the expiration date is the last there is", param="expiration")
     end = datetime.combine(expiration, time(), UTC) + timedelta(days=1)
     if end <= now:
         raise Unacceptable("the expiration date has passed", param="expiration")
@@ -272,25 +296,3 @@ def _select() -> sa.Select[tuple[object, ...]]:
 
 def _key(row: Row[tuple[object, ...]]) -> ApiKey:
     return ApiKey(**row._mapping)
-
-
-def _check_workspace(connection: Connection, organization_id: str, workspace_id: str) -> None:
-    found = connection.execute(
-        sa.select(workspaces.c.id).where(
-            workspaces.c.id == workspace_id,
-            workspaces.c.organization_id == organization_id,
-            workspaces.c.archived_at.is_(None),
-        )
-    ).one_or_none()
-    if found is None:
-        raise NotThere(f"Workspace {workspace_id} not found")
-
-
-def _check_user(connection: Connection, organization_id: str, user_id: str) -> None:
-    found = connection.execute(
-        sa.select(users.c.id).where(
-            users.c.id == user_id, users.c.organization_id == organization_id, users.c.deleted_at.is_(None)
-        )
-    ).one_or_none()
-    if found is None:
-        raise NotThere(f"User {user_id} not found")

@@ -17,13 +17,13 @@ from sqlalchemy.engine import Connection
 from mezzo.accounts import audit
 from mezzo.accounts.audit import Actor
 from mezzo.accounts.bootstrap import find_first_organization
-from mezzo.accounts.errors import NotAdmitted
+from mezzo.accounts.errors import NotAdmitted, Unacceptable
 from mezzo.accounts.invitations import accept_by_email
+from mezzo.accounts.text import check_email
 from mezzo.accounts.users import OidcIdentity, create_user
 from mezzo.kit.secrets import hash_secret
 from mezzo.store.tables import invitations, users
 
-MAX_EMAIL_LENGTH = 320
 MAX_SUBJECT_LENGTH = 255
 
 
@@ -52,17 +52,11 @@ class Identity:
 
 
 def fold_email(email: str) -> str | None:
-    """Return an address as accounts have it, in lower case; None for what none of them has.
-
-    Checked before it is folded: letters such as the Kelvin sign are ASCII only in lower case, and would make one
-    address pass for another.
-    """
-    email = email.strip()
-    name, at, domain = email.rpartition("@")
-    is_address = name and at and domain and len(email) <= MAX_EMAIL_LENGTH
-    if not is_address or not email.isascii() or not email.isprintable() or " " in email:
+    """Return an address as accounts have it; None for what none of them has."""
+    try:
+        return check_email(email)
+    except Unacceptable:
         return None
-    return email.lower()
 
 
 def find_password_accounts(connection: Connection, email: str) -> Sequence[PasswordAccount]:

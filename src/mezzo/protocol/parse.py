@@ -1,7 +1,7 @@
-"""From the bytes of a body to a wire type, or to the items of a 422.
+"""From the bytes of a body, or what stands after the `?`, to a wire type, or to the items of a 422.
 
-Items are pydantic's, with `loc` starting at `body`, without `url`, and bounded: an answer never repeats a
-large input, nor anything that looks like a credential.
+Items are pydantic's, with `loc` starting at `body` or `query`, without `url`, and bounded: an answer never repeats
+a large input, nor anything that looks like a credential.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -22,6 +22,7 @@ MAX_ERRORS = 10_000
 MAX_EXCERPT_LENGTH = 256
 
 _M = TypeVar("_M", bound=BaseModel)
+_Part = Literal["body", "query"]
 _JSON_ERROR = re.compile(r"(?P<reason>.*) at line (?P<line>\d+) column (?P<column>\d+)", re.DOTALL)
 _SECRET_NAME = re.compile(r"(^|[_-])(api[_-]?key|secret|password|token|authorization)$", re.IGNORECASE)
 _REDACTED = "[redacted]"
@@ -44,17 +45,35 @@ def parse_body(model: type[_M], body: bytes) -> _M:
         # not name our classes.
         return model.model_validate(value, from_attributes=True)
     except ValidationError as error:
-        raise RequestInvalid(_items(error, value)) from None
+        raise RequestInvalid(_items(error, value, "body")) from None
 
 
-def _items(error: ValidationError, value: Any) -> list[dict[str, Any]]:
+def parse_query(model: type[_M], pairs: Iterable[tuple[str, str]]) -> _M:
+    """Parse names and values from a URL into `model`.
+
+    A name that comes once is a text, one that comes several times a list of texts. Raises: RequestInvalid.
+    """
+    values: dict[str, str | list[str]] = {}
+    for name, value in pairs:
+        known = values.get(name)
+        if known is None:
+            values[name] = value
+        else:
+            values[name] = [*([known] if isinstance(known, str) else known), value]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RequestInvalid(_items(error, values, "query")) from None
+
+
+def _items(error: ValidationError, value: Any, part: _Part) -> list[dict[str, Any]]:
     # pydantic builds all items or none, at some microseconds each: two megabytes of wrong list members would
     # hold up the server for seconds.
     num_errors = error.error_count()
     if num_errors > MAX_ERRORS:
-        message = f"Value error, {num_errors} parts of the body do not fit, too many to list"
-        return [{"type": "value_error", "loc": ["body"], "msg": message, "input": _excerpt(value)}]
-    return [_item(item) for item in error.errors(include_url=False)[:MAX_ITEMS]]
+        message = f"Value error, {num_errors} parts of the {part} do not fit, too many to list"
+        return [{"type": "value_error", "loc": [part], "msg": message, "input": _excerpt(value)}]
+    return [_item(item, part) for item in error.errors(include_url=False)[:MAX_ITEMS]]
 
 
 def _json_item(body: bytes, message: str) -> dict[str, Any]:
@@ -72,12 +91,12 @@ def _json_item(body: bytes, message: str) -> dict[str, Any]:
     }
 
 
-def _item(error: Mapping[str, Any]) -> dict[str, Any]:
+def _item(error: Mapping[str, Any], part: _Part) -> dict[str, Any]:
     loc = error["loc"]
-    is_secret = any(isinstance(part, str) and _SECRET_NAME.search(part) for part in loc)
+    is_secret = any(isinstance(name, str) and _SECRET_NAME.search(name) for name in loc)
     item = {
         "type": error["type"],
-        "loc": ["body", *(_cut(part) if isinstance(part, str) else part for part in loc)],
+        "loc": [part, *(_cut(name) if isinstance(name, str) else name for name in loc)],
         "msg": _cut(error["msg"]),
         "input": _REDACTED if is_secret else _excerpt(error["input"]),
     }

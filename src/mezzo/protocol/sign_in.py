@@ -71,3 +71,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """Return the body, UTF-8."""
         return _encode(self)
+
+
+SIGN_IN_BODIES = (SignInRequest, AcceptInvitationRequest, PasswordChange, NoFields)
+SIGN_IN_ANSWERS = (SessionAnswer,)

@@ -15,7 +15,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mezzo.protocol.errors import ApiError, DomainError, InternalError, RequestInvalid, Unauthorized
+from mezzo.accounts.errors import (
+    AccountsError,
+    Conflict,
+    NotAdmitted,
+    NotThere,
+    TooBusy,
+    TooManyAttempts,
+    Unacceptable,
+)
+from mezzo.protocol.errors import (
+    ApiError,
+    Contradiction,
+    DomainError,
+    Forbidden,
+    InternalError,
+    NotFound,
+    RequestInvalid,
+    TooManyTries,
+    TryLater,
+    Unauthorized,
+)
 from mezzo.server.exchange import CLIENT_CLOSED_REQUEST, exchange_of
 
 MAX_MESSAGE_LENGTH = 1000
@@ -41,9 +61,29 @@ class RouteNotFound(Exception):
 def add_error_handlers(app: FastAPI) -> None:
     """Register the answers to everything that handlers raise."""
     app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(AccountsError, _answer_accounts_error)
     app.add_exception_handler(HTTPException, _answer_no_route)
     app.add_exception_handler(RouteNotFound, _answer_no_route)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
+
+
+def accounts_error(error: AccountsError, *where: str | int) -> ApiError:
+    """Return what a client is told of a refusal. where: the part of the body, beside `param`, that is to blame."""
+    match error:
+        case NotThere():
+            return NotFound(str(error))
+        case Conflict():
+            return Contradiction(str(error))
+        case NotAdmitted():
+            return Forbidden(str(error))
+        case TooManyAttempts():
+            return TooManyTries(str(error), retry_after_s=error.retry_after_s)
+        case TooBusy():
+            return TryLater(str(error), retry_after_s=1)
+        case Unacceptable():
+            item = {"type": "value_error", "loc": ["body", *where, error.param], "msg": str(error)}
+            return RequestInvalid([item])
+    raise AssertionError(f"{type(error).__name__} has no answer")
 
 
 def error_response(error: ApiError) -> Response:
@@ -68,6 +108,11 @@ async def _answer_api_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestInvalid):  # its details quote the body
         _log.debug("refused", status=error.status, reason=error.message)
     return error_response(error)
+
+
+async def _answer_accounts_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AccountsError)
+    return await _answer_api_error(request, accounts_error(error))
 
 
 async def _answer_no_route(request: Request, error: Exception) -> Response:

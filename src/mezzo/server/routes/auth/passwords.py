@@ -7,13 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mezzo.protocol.sign_in import AcceptInvitationRequest, NoFields, PasswordChange, SignInRequest
-from mezzo.server.openapi import (
-    ACCEPT_INVITATION_OPERATION,
-    PASSWORD_OPERATION,
-    SESSION_OPERATION,
-    SIGN_IN_OPERATION,
-    SIGN_OUT_OPERATION,
-)
+from mezzo.server.routes.auth import operations
 from mezzo.server.routes.auth.browser import Browser, address_of, answer, unstored
 from mezzo.server.sign_in import Session, SignIn
 
@@ -22,7 +16,7 @@ def password_routes(sign_in: SignIn, browser: Browser) -> APIRouter:
     """Return the routes."""
     router = APIRouter()
 
-    @router.post("/auth/sign-in", **SIGN_IN_OPERATION)
+    @router.post("/auth/sign-in", **operations.SIGN_IN)
     async def begin_session(request: Request) -> Response:
         body = await browser.read(request, SignInRequest)
         session = await sign_in.by_password(
@@ -33,7 +27,7 @@ def password_routes(sign_in: SignIn, browser: Browser) -> APIRouter:
         )
         return welcome(request, session)
 
-    @router.post("/auth/accept-invitation", **ACCEPT_INVITATION_OPERATION)
+    @router.post("/auth/accept-invitation", **operations.ACCEPT_INVITATION)
     async def accept_invitation(request: Request) -> Response:
         body = await browser.read(request, AcceptInvitationRequest)
         session = await sign_in.by_invitation(
@@ -45,7 +39,7 @@ def password_routes(sign_in: SignIn, browser: Browser) -> APIRouter:
         )
         return welcome(request, session)
 
-    @router.post("/auth/sign-out", status_code=204, **SIGN_OUT_OPERATION)
+    @router.post("/auth/sign-out", status_code=204, **operations.SIGN_OUT)
     async def end_session(request: Request) -> Response:
         await browser.read(request, NoFields)
         secret = browser.secret_of(request)
@@ -55,12 +49,12 @@ def password_routes(sign_in: SignIn, browser: Browser) -> APIRouter:
         browser.forget(request, response)
         return response
 
-    @router.get("/auth/session", **SESSION_OPERATION)
+    @router.get("/auth/session", **operations.SESSION)
     async def read_session(request: Request) -> Response:
         session = await browser.session_of(request)
         return answer(session.user)
 
-    @router.post("/auth/password", status_code=204, **PASSWORD_OPERATION)
+    @router.post("/auth/password", status_code=204, **operations.PASSWORD)
     async def change_password(request: Request) -> Response:
         body = await browser.read(request, PasswordChange)
         session = await browser.session_of(request)

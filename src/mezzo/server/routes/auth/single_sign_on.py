@@ -11,12 +11,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from mezzo.accounts.errors import NotAdmitted
+from mezzo.accounts.errors import AccountsError
 from mezzo.protocol.errors import ApiError, NotFound, NotSignedIn, RequestInvalid, TryLater
 from mezzo.server.cookies import SIGN_ON_PATH, Cookies
 from mezzo.server.errors import accounts_error, error_response
 from mezzo.server.oidc import ProviderUnavailable, SignOn, SignOnRefused
-from mezzo.server.openapi import OIDC_CALLBACK_OPERATION, OIDC_SIGN_IN_OPERATION
+from mezzo.server.routes.auth import operations
 from mezzo.server.routes.auth.browser import Browser, unstored
 from mezzo.server.sign_in import SignIn
 
@@ -40,7 +40,7 @@ def single_sign_on_routes(
     """Return the routes. sign_on: None where no provider was set, and every request is answered 404."""
     router = APIRouter()
 
-    @router.get("/auth/oidc/sign-in", **OIDC_SIGN_IN_OPERATION)
+    @router.get("/auth/oidc/sign-in", **operations.OIDC_SIGN_IN)
     async def leave(request: Request) -> Response:
         provider = _enabled(sign_on)
         return_to = _own_path(request.query_params.get("return_to", "/"))
@@ -52,7 +52,7 @@ def single_sign_on_routes(
         cookies.set_sign_on(request, response, {**request.session, _RETURN_TO: return_to}, clock())
         return unstored(response)
 
-    @router.get(CALLBACK_PATH, **OIDC_CALLBACK_OPERATION)
+    @router.get(CALLBACK_PATH, **operations.OIDC_CALLBACK)
     async def come_back(request: Request) -> Response:
         provider = _enabled(sign_on)
         request.scope["session"] = cookies.sign_on_of(request, clock())
@@ -60,7 +60,7 @@ def single_sign_on_routes(
             response = await enter(provider, request)
         except ApiError as error:
             response = error_response(error)
-        except NotAdmitted as error:
+        except AccountsError as error:
             response = error_response(accounts_error(error))
         cookies.drop_sign_on(request, response)  # it is good for one attempt
         return unstored(response)

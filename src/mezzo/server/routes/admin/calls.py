@@ -1,0 +1,144 @@
+"""What every endpoint of the admin API does: who asks, one transaction in a thread, the answer in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mezzo.accounts.access import Access, AccessCache
+from mezzo.accounts.audit import Actor
+from mezzo.accounts.errors import AccountsError, Conflict
+from mezzo.protocol.admin.answers import Answer
+from mezzo.protocol.errors import Forbidden, Unauthorized
+from mezzo.protocol.parse import parse_query
+from mezzo.server.errors import accounts_error
+from mezzo.server.exchange import exchange_of
+from mezzo.server.incoming import parse, read_body
+from mezzo.store.database import Database
+
+KEY_HEADER = "x-api-key"
+MAX_BODY_BYTES = 2 * 1024 * 1024
+
+_M = TypeVar("_M", bound=BaseModel)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """Whose admin key a request has, as those who make changes see it."""
+
+    organization_id: str
+    actor: Actor
+
+
+def admin_authentication(access: AccessCache) -> Callable[[Request], Awaitable[Access]]:
+    """Return what tells whose admin key a request has.
+
+    It raises Unauthorized without a key and for one that nobody has, Forbidden for a key of a workspace.
+    """
+
+    async def authenticate(request: Request) -> Access:
+        found = await access.find(_key_of(request))
+        if found is None:
+            raise Unauthorized("Invalid API Key")
+        exchange_of(request).caller = found.label
+        if found.kind != "admin":
+            raise Forbidden("This endpoint needs an admin API key")
+        return found
+
+    return authenticate
+
+
+def _key_of(request: Request) -> str:
+    """Return the key in `x-api-key` or `Authorization: Bearer`. Raises: Unauthorized for none and for two of them."""
+    headers = request.headers
+    keys = {value.strip() for value in headers.getlist(KEY_HEADER)}
+    for value in headers.getlist("authorization"):
+        scheme, _, key = value.partition(" ")
+        keys.add(key.strip() if scheme.lower() == "bearer" else "")
+    key = keys.pop() if len(keys) == 1 else ""
+    if not key:
+        raise Unauthorized("Unauthorized")
+    return key
+
+
+class AdminCalls:
+    """The collaborators of the endpoints, and what they all do with them."""
+
+    def __init__(self, database: Database, access: AccessCache, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._access = access
+        self._clock = clock
+        self._authenticate = admin_authentication(access)
+
+    async def admin(self, request: Request) -> Admin:
+        """Return who asks. Raises: Unauthorized, Forbidden."""
+        access = await self._authenticate(request)
+        metadata = {"uuid": access.key_id, "hidden_key": access.label}
+        return Admin(access.organization_id, Actor("API_KEY", access.user_id, metadata))
+
+    async def read(self, work: Callable[[Connection, datetime], _T]) -> _T:
+        """Run `work` on one state of the database, in a thread, with the time."""
+
+        def run() -> _T:
+            with self._database.read() as connection:
+                return work(connection, self._clock())
+
+        return await asyncio.to_thread(run)
+
+    async def change(self, work: Callable[[Connection, datetime], _T]) -> _T:
+        """Run `work` in one transaction, in a thread; what keys may do is read anew afterwards.
+
+        Raises: what `work` raises; Conflict if somebody else changed the same at the same time.
+        """
+
+        def run() -> _T:
+            with self._database.write() as connection:
+                return work(connection, self._clock())
+
+        try:
+            return await asyncio.to_thread(run)
+        except IntegrityError:
+            raise Conflict("somebody else changed the same at the same time; try again") from None
+        finally:
+            self._access.forget()
+
+
+async def body_of(request: Request, model: type[_M]) -> _M:
+    """Return the body of a request. Raises: RequestInvalid, PayloadTooLarge, UploadTimeout."""
+    return await parse(model, await read_body(request, max_bytes=MAX_BODY_BYTES))
+
+
+def query_of(request: Request, model: type[_M]) -> _M:
+    """Return what stands after the `?`. Raises: RequestInvalid."""
+    return parse_query(model, request.query_params.multi_items())
+
+
+def id_of(request: Request, name: str) -> str:
+    """Return an id from the path, in its usual form."""
+    text: str = request.path_params[name]
+    return text.lower()
+
+
+@contextmanager
+def blaming(*where: str | int) -> Iterator[None]:
+    """Name the part of the body that is to blame for what accounts refuse inside."""
+    try:
+        yield
+    except AccountsError as error:
+        raise accounts_error(error, *where) from None
+
+
+def answer(body: Answer) -> Response:
+    """Return a 200 with a body."""
+    return Response(body.to_json(), media_type="application/json")

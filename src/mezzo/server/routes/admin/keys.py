@@ -1,0 +1,66 @@
+"""`/v1/admin/api-keys`. Admin keys are made, listed and revoked at the machine alone: `mezzo keys`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mezzo.accounts import keys
+from mezzo.protocol.admin.answers import Detail
+from mezzo.protocol.admin.keys import KeyAnswer, KeyCreate, KeysAnswer, KeysQuery
+from mezzo.server.routes.admin import shapes
+from mezzo.server.routes.admin.calls import AdminCalls, answer, body_of, id_of, query_of
+from mezzo.server.routes.admin.operations import operation
+
+
+def key_routes(calls: AdminCalls) -> APIRouter:
+    """Return the routes of keys."""
+    router = APIRouter()
+
+    @router.get("/api-keys", **operation("List API keys", KeysAnswer, query=KeysQuery))
+    async def list_keys(request: Request) -> Response:
+        admin = await calls.admin(request)
+        query = query_of(request, KeysQuery)
+        found = await calls.read(
+            lambda connection, now: keys.list_keys(
+                connection, admin.organization_id, name=query.name, limit=query.limit, offset=query.offset
+            )
+        )
+        return answer(KeysAnswer(keys=[shapes.extended_key(key) for key in found]))
+
+    @router.post("/api-keys", **operation("Make an API key", KeyAnswer, body=KeyCreate))
+    async def create_key(request: Request) -> Response:
+        admin = await calls.admin(request)
+        body = await body_of(request, KeyCreate)
+        key, secret = await calls.change(
+            lambda connection, now: keys.create_key(
+                connection,
+                organization_id=admin.organization_id,
+                workspace_id=body.workspace_uuid,
+                user_id=body.user_id,
+                name=body.name,
+                expiration=body.expiration,
+                actor=admin.actor,
+                now=now,
+            )
+        )
+        return answer(shapes.created_key(key, secret))
+
+    @router.delete("/api-keys/{key_id}", **operation("Delete an API key", Detail, path_id="key_id"))
+    async def delete_key(request: Request) -> Response:
+        admin = await calls.admin(request)
+        key_id = id_of(request, "key_id")
+        await calls.change(
+            lambda connection, now: keys.revoke_key(
+                connection,
+                organization_id=admin.organization_id,
+                key_id=key_id,
+                kind="api",
+                actor=admin.actor,
+                now=now,
+            )
+        )
+        return answer(Detail(detail="API key deleted"))
+
+    return router
