@@ -8,7 +8,9 @@ from mezzo.accounts.errors import TooManyAttempts
 HOME = "192.0.2.1"
 
 
-def fail(attempts: Attempts, times: int, *, email: str = "a@b.example", address: str = HOME, now: float = 0) -> None:
+def fail(
+    attempts: Attempts, times: int, *, email: str = "a@b.example", address: str = HOME, now: float = 0
+) -> None:
     for _ in range(times):
         attempts.begin(email, address, now)
 
