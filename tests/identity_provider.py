@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 CLIENT_ID = "mezzo-client"
-CLIENT_SECRET = "a-secret-that-the-provider-gave"
+CLIENT_SECRET = "a-secret-that-the-provider-gave-to-us"
 
 
 class IdentityProvider:
@@ -31,6 +31,7 @@ class IdentityProvider:
         )
         assert self._process.stdout is not None
         self._url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        self._client = httpx.Client(trust_env=False, timeout=30)
         self.issuer = self._url + "/o"
 
     def redirect_to(self, uri: str) -> None:
@@ -46,10 +47,11 @@ class IdentityProvider:
         self._tell({"fault": fault})
 
     def stop(self) -> None:
+        self._client.close()
         self._process.communicate(timeout=10)
 
     def _tell(self, what: dict[str, Any]) -> None:
-        httpx.post(f"{self._url}/test", json=what, trust_env=False).raise_for_status()
+        self._client.post(f"{self._url}/test", json=what).raise_for_status()
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -32,15 +30,14 @@ class QuietHandler(WSGIRequestHandler):
         pass
 
 
-folder = tempfile.TemporaryDirectory()
 server = make_server("127.0.0.1", 0, lambda environ, start_response: [], handler_class=QuietHandler)
 issuer = f"http://127.0.0.1:{server.server_port}/o"
-key = JWK.generate(kty="RSA", size=2048)
+key, foreign_key = (JWK.generate(kty="RSA", size=2048) for _ in range(2))
 
 settings.configure(
     SECRET_KEY="of this run",
     ALLOWED_HOSTS=["127.0.0.1"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": str(Path(folder.name, "db"))}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},  # for one thread
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", "oauth2_provider"],
     # Tables as they are now, not through their history.
@@ -150,7 +147,7 @@ def spoil_token(body: dict[str, Any], fault: str) -> HttpResponse:
         case "wrong audience":
             claims |= {"aud": ["another-client"], "azp": CLIENT_ID}
         case "foreign key":
-            signing = JWK.generate(kty="RSA", size=2048)
+            signing = foreign_key
         case "no signature":
             body["id_token"] = _unsigned(claims)
             return JsonResponse(body)
@@ -191,7 +188,12 @@ def run() -> None:
         skip_authorization=True,
     )
     server.set_app(get_wsgi_application())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=stop_with_input, daemon=True).start()
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
+    server.serve_forever(poll_interval=0.05)
+
+
+def stop_with_input() -> None:
     sys.stdin.read()
+    server.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ from mezzo.store.tables import audit_log
 
 PASSWORD = "correct horse battery staple"
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+
+
+# Reading the machine's certificates takes longer than most tests.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class Clock:
@@ -100,7 +105,7 @@ class AuthServer:
 
     def browser(self) -> httpx.Client:
         """Return a client that keeps cookies, follows no redirect, and must be closed."""
-        return httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=NO_TLS)
 
     def events(self) -> list[str]:
         """Return the names in the audit log since the first start."""

@@ -21,7 +21,7 @@ from mezzo.accounts.users import remove_user
 from mezzo.server.cookies import SESSION_COOKIE
 from mezzo.store.database import Database
 from mezzo.store.tables import sessions, users
-from tests.server.auth_server import NOW, PASSWORD, AuthServer, auth_server
+from tests.server.auth_server import NO_TLS, NOW, PASSWORD, AuthServer, auth_server
 from tests.server.live import assert_error
 
 WRONG = "The email or the password is wrong"
@@ -30,7 +30,7 @@ NEW_PASSWORD = "another horse and battery"
 
 @pytest.fixture(autouse=True)
 def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hash with a fiftieth of the work: what these tests do some hundred times, tests/accounts/test_passwords.py checks."""
+    """Hash with a fraction of the work, some hundred times; the true work is for tests/accounts/test_passwords.py."""
     monkeypatch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=4096, parallelism=1))
 
 
@@ -111,7 +111,7 @@ class TestSession:
     @pytest.mark.parametrize("cookie", [None, "", "x" * 43, "é", "a; b"])
     def test_without_one_nobody_is_signed_in(self, server: AuthServer, cookie: str | None) -> None:
         headers = {} if cookie is None else {"cookie": f"{SESSION_COOKIE}={cookie}".encode()}
-        response = httpx.get(server.url + "/auth/session", headers=headers, trust_env=False)
+        response = httpx.get(server.url + "/auth/session", headers=headers, trust_env=False, verify=NO_TLS)
         assert_error(response, 401, detail="Not signed in")
 
     def test_ends_by_signing_out(self, server: AuthServer, browser: httpx.Client) -> None:

@@ -56,7 +56,7 @@ class Cookies:
 
     def sign_on_of(self, request: Request, now: datetime) -> dict[str, Any]:
         """Return what this browser's sign-on had to remember; nothing if there is none, or it took too long."""
-        sealed = request.cookies.get(SIGN_ON_COOKIE, "")
+        sealed = request.cookies.get(SIGN_ON_COOKIE, "").encode()
         try:
             opened = self._fernet.decrypt_at_time(sealed, SIGN_ON_LIFETIME_S, int(now.timestamp()))
         except InvalidToken:

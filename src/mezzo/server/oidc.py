@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 from authlib.integrations.starlette_client import OAuth, OAuthError
-from joserfc.errors import JoseError
+from joserfc.errors import ClaimError, JoseError
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -107,7 +108,8 @@ class SignOn:
                 ) from None
             raise SignOnRefused(f"it says {code}") from None
         except JoseError as error:
-            raise SignOnRefused(f"the ID token is not good: {error.error}") from None
+            which = f" ({error.claim})" if isinstance(error, ClaimError) else ""
+            raise SignOnRefused(f"the ID token is not good: {error.error}{which}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ProviderUnavailable(
                 f"it answers what is no OpenID Connect: {type(error).__name__}"
@@ -152,16 +154,19 @@ class SignOn:
     async def _prepared(self) -> Any:
         async with self._making:
             if self._client is None or time.monotonic() - self._made_at_s > _MAX_AGE_S:
-                self._client = _make_client(self._provider, await _discover(self._provider.issuer))
+                # Reading the machine's certificates takes a while, and each request would do it anew.
+                tls = await asyncio.to_thread(httpx2.create_ssl_context)
+                metadata = await _discover(self._provider.issuer, tls)
+                self._client = _make_client(self._provider, metadata, tls)
                 self._made_at_s = time.monotonic()
             return self._client
 
 
-async def _discover(issuer: str) -> _Metadata:
+async def _discover(issuer: str, tls: ssl.SSLContext) -> _Metadata:
     """Return the provider's description of itself. Raises: ProviderUnavailable."""
     url = issuer.rstrip("/") + "/.well-known/openid-configuration"
     try:
-        async with httpx2.AsyncClient(timeout=_TIMEOUT_S) as http:
+        async with httpx2.AsyncClient(timeout=_TIMEOUT_S, verify=tls) as http:
             response = await http.get(url)
             response.raise_for_status()
         metadata = _Metadata.model_validate_json(response.content)
@@ -183,7 +188,7 @@ async def _discover(issuer: str) -> _Metadata:
     return metadata
 
 
-def _make_client(provider: Provider, metadata: _Metadata) -> Any:
+def _make_client(provider: Provider, metadata: _Metadata, tls: ssl.SSLContext) -> Any:
     algorithms = [a for a in metadata.id_token_signing_alg_values_supported if a in _ALGORITHMS]
     if not algorithms:
         raise ProviderUnavailable("it signs ID tokens by no algorithm that is accepted here")
@@ -201,6 +206,7 @@ def _make_client(provider: Provider, metadata: _Metadata) -> Any:
             "code_challenge_method": "S256",
             "token_endpoint_auth_method": _auth_method(provider, metadata),
             "timeout": _TIMEOUT_S,
+            "verify": tls,
         },
     )
 
