@@ -10,6 +10,7 @@ says where it stands.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -117,6 +118,15 @@ def _issuer(url: str | None) -> str | None:
     return url
 
 
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError(f"{network!r} is no address or network such as 10.0.0.0/8") from None
+    return networks
+
+
 def _domains(domains: tuple[str, ...]) -> tuple[str, ...]:
     folded = tuple(domain.lower() for domain in domains)
     for domain in folded:
@@ -182,6 +192,13 @@ class Settings(BaseModel):
         default=None,
         description="Where browsers reach this server, such as `https://mezzo.example.org`. Single sign-on comes back "
         "to it; set it behind a TLS proxy.",
+    )
+    trusted_proxies: Annotated[
+        tuple[str, ...], BeforeValidator(_list_from_text), AfterValidator(_networks)
+    ] = Field(
+        default=(),
+        description="Addresses and networks of proxies before this server, such as `127.0.0.1` or `10.0.0.0/8`: their "
+        "`X-Forwarded-For` says whose failed sign-ins are counted together.",
     )
     session_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
         default=12, description="Hours after which people who signed in must do so again."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
+from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from mezzo.accounts import passwords
@@ -19,6 +22,10 @@ from mezzo.accounts.attempts import MAX_BY_EMAIL, WINDOW_S
 from mezzo.accounts.audit import OPERATOR
 from mezzo.accounts.users import remove_user
 from mezzo.server.cookies import SESSION_COOKIE
+from mezzo.server.openapi import describe
+from mezzo.server.routes.auth import auth_routes
+from mezzo.server.routes.auth.single_sign_on import CALLBACK_PATH
+from mezzo.settings import Settings
 from mezzo.store.database import Database
 from mezzo.store.tables import sessions, users
 from tests.server.auth_server import NO_TLS, NOW, PASSWORD, AuthServer, auth_server
@@ -376,6 +383,16 @@ class TestGuesses:
             statuses = sorted(pool.map(guess, range(MAX_BY_EMAIL + 4)))
         assert statuses == [401] * MAX_BY_EMAIL + [429] * 4
 
+    def test_are_counted_by_the_address_before_a_trusted_proxy(self, sqlite_url: str) -> None:
+        with (
+            auth_server(Database(sqlite_url), trusted_proxies="127.0.0.1") as server,
+            server.browser() as browser,
+            capture_logs() as logs,
+        ):
+            browser.headers["x-forwarded-for"] = "192.0.2.7"
+            sign_in(browser)
+        assert "192.0.2.7" in {entry.get("address") for entry in logs}
+
     def test_of_the_old_password_count_as_well(self, server: AuthServer, browser: httpx.Client) -> None:
         server.make_user("ada@example.org")
         sign_in(browser)
@@ -418,3 +435,14 @@ def test_logs_name_users_and_no_secrets(server: AuthServer, browser: httpx.Clien
         "ada@example.org",
     ):
         assert hidden not in repr(logs)
+
+
+def test_the_description_has_every_route_and_what_it_refers_to(sqlite_url: str) -> None:
+    app = FastAPI()
+    app.include_router(auth_routes(Settings(), Database(sqlite_url), lambda: NOW, "s" * 43))
+    document = describe(app)
+    assert POSTS.keys() | {"/auth/session", "/auth/oidc/sign-in", CALLBACK_PATH} == document["paths"].keys()
+    names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
+    assert (
+        {"SignInRequest", "SessionAnswer", "DetailError"} <= names <= document["components"]["schemas"].keys()
+    )

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from mezzo.accounts.audit import OPERATOR
 from mezzo.accounts.users import remove_user
 from mezzo.server.cookies import SESSION_COOKIE, SIGN_ON_COOKIE, SIGN_ON_LIFETIME_S
-from mezzo.server.routes.auth.single_sign_on import CALLBACK_PATH
+from mezzo.server.routes.auth.single_sign_on import CALLBACK_PATH, MAX_RETURN_LENGTH
 from mezzo.store.database import Database
 from mezzo.store.tables import sessions, users
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
@@ -232,6 +232,8 @@ class TestRequest:
         assert (morsel.key, morsel["path"], morsel["samesite"]) == (SIGN_ON_COOKIE, "/auth/oidc", "lax")
         assert morsel["httponly"]
         assert morsel["max-age"] == str(SIGN_ON_LIFETIME_S)
+        longest = ada.get("/auth/oidc/sign-in", params={"return_to": "/" + "x" * (MAX_RETURN_LENGTH - 1)})
+        assert len(longest.headers["set-cookie"]) < 4000  # browsers keep 4096 bytes
         query = parse_qs(urlsplit(response.headers["location"]).query)
         for name in ("state", "nonce"):
             assert query[name][0].encode() not in base64.urlsafe_b64decode(morsel.value)

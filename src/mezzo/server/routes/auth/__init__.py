@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from fastapi import APIRouter
 
+from mezzo.server.client_address import ClientAddresses
 from mezzo.server.cookies import Cookies
 from mezzo.server.oidc import Provider, SignOn
 from mezzo.server.routes.auth.browser import Browser
@@ -27,7 +28,8 @@ def auth_routes(
     lifetime = timedelta(hours=settings.session_hours)
     sign_in = SignIn(database, clock, lifetime=lifetime, allowed_domains=settings.oidc_allowed_domains)
     cookies = Cookies(is_https=(settings.public_url or "").startswith("https:"), secret_key=secret_key)
-    browser = Browser(sign_in, cookies, lifetime=lifetime, public_url=settings.public_url)
+    addresses = ClientAddresses(settings.trusted_proxies)
+    browser = Browser(sign_in, cookies, addresses, lifetime=lifetime, public_url=settings.public_url)
     router = APIRouter(tags=["sign-in"])
     router.include_router(password_routes(sign_in, browser))
     router.include_router(single_sign_on_routes(_sign_on(settings), sign_in, browser, cookies, clock))

@@ -16,6 +16,7 @@ from mezzo.accounts.sessions import SessionUser
 from mezzo.protocol.base import WireModel
 from mezzo.protocol.errors import Forbidden, NotJson, NotSignedIn, RequestInvalid
 from mezzo.protocol.sign_in import OrganizationName, SessionAnswer, SignedInUser, WorkspaceRoles
+from mezzo.server.client_address import ClientAddresses
 from mezzo.server.cookies import Cookies
 from mezzo.server.exchange import exchange_of
 from mezzo.server.incoming import parse, read_body
@@ -30,10 +31,17 @@ class Browser:
     """Reads requests that change something, and hands out sessions. public_url: None where it was not set."""
 
     def __init__(
-        self, sign_in: SignIn, cookies: Cookies, *, lifetime: timedelta, public_url: str | None
+        self,
+        sign_in: SignIn,
+        cookies: Cookies,
+        addresses: ClientAddresses,
+        *,
+        lifetime: timedelta,
+        public_url: str | None,
     ) -> None:
         self._sign_in = sign_in
         self._cookies = cookies
+        self._addresses = addresses
         self._lifetime = lifetime
         self._public_url = public_url
 
@@ -53,6 +61,10 @@ class Browser:
         except RequestInvalid as error:
             # A password may stand anywhere in a body that does not fit.
             raise RequestInvalid([_without_input(item) for item in error.details]) from None
+
+    def address_of(self, request: Request) -> str:
+        """Return the address of the network that a request comes from."""
+        return self._addresses.of(request)
 
     def secret_of(self, request: Request) -> str | None:
         """Return the secret of the session that a browser claims to have."""
@@ -115,11 +127,6 @@ def unstored(response: Response) -> Response:
     """Keep a response out of every cache."""
     response.headers["cache-control"] = "no-store"
     return response
-
-
-def address_of(request: Request) -> str:
-    """Return the address of the network that a request came from."""
-    return request.client.host if request.client is not None else ""
 
 
 def _without_input(item: dict[str, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from mezzo.protocol.sign_in import AcceptInvitationRequest, NoFields, PasswordChange, SignInRequest
 from mezzo.server.routes.auth import operations
-from mezzo.server.routes.auth.browser import Browser, address_of, answer, unstored
+from mezzo.server.routes.auth.browser import Browser, answer, unstored
 from mezzo.server.sign_in import Session, SignIn
 
 
@@ -22,7 +22,7 @@ def password_routes(sign_in: SignIn, browser: Browser) -> APIRouter:
         session = await sign_in.by_password(
             body.email,
             body.password.get_secret_value(),
-            address=address_of(request),
+            address=browser.address_of(request),
             ended=browser.secret_of(request),
         )
         return welcome(request, session)
@@ -62,7 +62,7 @@ def password_routes(sign_in: SignIn, browser: Browser) -> APIRouter:
             session,
             body.old.get_secret_value(),
             body.new.get_secret_value(),
-            address=address_of(request),
+            address=browser.address_of(request),
         )
         return unstored(Response(status_code=204))
 
