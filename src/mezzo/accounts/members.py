@@ -129,12 +129,12 @@ def list_members(connection: Connection, organization_id: str, workspace_id: str
 
 
 def memberships_of(connection: Connection, user_ids: Collection[str]) -> dict[str, list[Membership]]:
-    """Return the workspaces of each user, archived ones left out."""
+    """Return the workspaces of each user, the default one first, archived ones left out."""
     rows = connection.execute(
         sa.select(workspace_members, workspaces.c.name, workspaces.c.is_default)
         .join(workspaces, workspaces.c.id == workspace_members.c.workspace_id)
         .where(workspace_members.c.user_id.in_(user_ids), workspaces.c.archived_at.is_(None))
-        .order_by(workspace_members.c.added_at, workspaces.c.created_at, workspaces.c.id)
+        .order_by(workspaces.c.is_default.desc(), workspace_members.c.added_at, workspaces.c.id)
     )
     memberships: dict[str, list[Membership]] = {user_id: [] for user_id in user_ids}
     for row in rows:

@@ -10,6 +10,7 @@ import typer
 from mezzo import __version__
 from mezzo.cli.chat import chat
 from mezzo.cli.export import export
+from mezzo.cli.keys import keys
 from mezzo.cli.models import models
 from mezzo.cli.options import SettingsCommand
 from mezzo.cli.output import CommandFailed, put, report
@@ -17,6 +18,8 @@ from mezzo.cli.pull import pull
 from mezzo.cli.serve import serve
 from mezzo.cli.train import train
 from mezzo.cli.train_documents import documents  # noqa: F401 - a command of `train`
+from mezzo.cli.users import users
+from mezzo.cli.workspaces import workspaces
 
 app = typer.Typer(
     name="mezzo",
@@ -31,6 +34,9 @@ app.command(cls=SettingsCommand)(pull)
 app.command(cls=SettingsCommand)(models)
 app.command(cls=SettingsCommand)(export)
 app.add_typer(train)
+app.add_typer(keys)
+app.add_typer(users)
+app.add_typer(workspaces)
 
 
 def _show_version(wanted: bool) -> None:

@@ -34,5 +34,5 @@ def format_amount(nano: int) -> str:
 
 
 def as_number(nano: int) -> float:
-    """Return an amount in whole units for JSON: the shortest number that reads as it, exact to nine million units."""
+    """Return an amount in whole units for JSON: the shortest number that reads as it, exact to eight million units."""
     return float(format_amount(nano))

@@ -18,7 +18,9 @@ def audit_routes(calls: AdminCalls) -> APIRouter:
     """Return the route of the audit log."""
     router = APIRouter()
 
-    @router.get("/audit-logs", **operation("List who changed what", [AuditEntryAnswer], query=AuditQuery))
+    @router.get(
+        "/v1/admin/audit-logs", **operation("List who changed what", [AuditEntryAnswer], query=AuditQuery)
+    )
     async def list_audit_logs(request: Request) -> Response:
         admin = await calls.admin(request)
         query = query_of(request, AuditQuery)

@@ -18,7 +18,7 @@ def key_routes(calls: AdminCalls) -> APIRouter:
     """Return the routes of keys."""
     router = APIRouter()
 
-    @router.get("/api-keys", **operation("List API keys", KeysAnswer, query=KeysQuery))
+    @router.get("/v1/admin/api-keys", **operation("List API keys", KeysAnswer, query=KeysQuery))
     async def list_keys(request: Request) -> Response:
         admin = await calls.admin(request)
         query = query_of(request, KeysQuery)
@@ -29,7 +29,7 @@ def key_routes(calls: AdminCalls) -> APIRouter:
         )
         return answer(KeysAnswer(keys=[shapes.extended_key(key) for key in found]))
 
-    @router.post("/api-keys", **operation("Make an API key", KeyAnswer, body=KeyCreate))
+    @router.post("/v1/admin/api-keys", **operation("Make an API key", KeyAnswer, body=KeyCreate))
     async def create_key(request: Request) -> Response:
         admin = await calls.admin(request)
         body = await body_of(request, KeyCreate)
@@ -47,7 +47,7 @@ def key_routes(calls: AdminCalls) -> APIRouter:
         )
         return answer(shapes.created_key(key, secret))
 
-    @router.delete("/api-keys/{key_id}", **operation("Delete an API key", Detail, path_id="key_id"))
+    @router.delete("/v1/admin/api-keys/{key_id}", **operation("Delete an API key", Detail, path_id="key_id"))
     async def delete_key(request: Request) -> Response:
         admin = await calls.admin(request)
         key_id = id_of(request, "key_id")

@@ -35,7 +35,7 @@ def limit_routes(
     """
     router = APIRouter()
 
-    @router.get("/rate-limit", **operation("Rate limits of the default workspace", RateLimitAnswer))
+    @router.get("/v1/admin/rate-limit", **operation("Rate limits of the default workspace", RateLimitAnswer))
     async def get_rate_limit(request: Request) -> Response:
         admin = await calls.admin(request)
 
@@ -46,13 +46,13 @@ def limit_routes(
 
         return answer(await calls.read(read))
 
-    @router.get("/spend-limit", **operation("What a month may cost, and has cost", SpendLimitAnswer))
+    @router.get("/v1/admin/spend-limit", **operation("What a month may cost, and has cost", SpendLimitAnswer))
     async def get_spend_limit(request: Request) -> Response:
         admin = await calls.admin(request)
         return answer(await calls.read(lambda connection, now: _spend_limit(connection, admin, now)))
 
     @router.post(
-        "/spend-limit",
+        "/v1/admin/spend-limit",
         **operation("Set what a month may cost", SpendLimitAnswer, body=SpendLimitUpdate),
     )
     async def set_spend_limit(request: Request) -> Response:

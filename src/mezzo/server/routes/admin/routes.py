@@ -16,8 +16,6 @@ from mezzo.server.routes.admin.users import user_routes
 from mezzo.server.routes.admin.workspaces import workspace_routes
 from mezzo.store.database import Database
 
-PREFIX = "/v1/admin"
-
 
 def admin_routes(
     database: Database,
@@ -33,7 +31,7 @@ def admin_routes(
     models that are served; GET /rate-limit tells the limits of each.
     """
     calls = AdminCalls(database, access, clock)
-    router = APIRouter(prefix=PREFIX, tags=["admin"])
+    router = APIRouter(tags=["admin"])
     router.include_router(user_routes(calls))
     router.include_router(workspace_routes(calls))
     router.include_router(key_routes(calls))

@@ -35,20 +35,22 @@ def user_routes(calls: AdminCalls) -> APIRouter:
     """Return the routes of members, invitations and roles."""
     router = APIRouter()
 
-    @router.get("/users", **operation("List members and invitations", MembersAnswer, query=UsersQuery))
+    @router.get(
+        "/v1/admin/users", **operation("List members and invitations", MembersAnswer, query=UsersQuery)
+    )
     async def list_users(request: Request) -> Response:
         admin = await calls.admin(request)
         query = query_of(request, UsersQuery)
         page = await calls.read(lambda connection, now: _page(connection, admin.organization_id, query, now))
         return answer(page)
 
-    @router.post("/users", **operation("Make members", MembersCreated, body=MembersCreate))
+    @router.post("/v1/admin/users", **operation("Make members", MembersCreated, body=MembersCreate))
     async def create_users(request: Request) -> Response:
         admin = await calls.admin(request)
         body = await body_of(request, MembersCreate)
         return answer(await calls.change(lambda connection, now: _create(connection, admin, body, now)))
 
-    @router.get("/users/{user_id}", **operation("Get a member", UserAnswer, path_id="user_id"))
+    @router.get("/v1/admin/users/{user_id}", **operation("Get a member", UserAnswer, path_id="user_id"))
     async def get_user(request: Request) -> Response:
         admin = await calls.admin(request)
         user_id = id_of(request, "user_id")
@@ -58,7 +60,7 @@ def user_routes(calls: AdminCalls) -> APIRouter:
         return answer(shapes.member_with_names(user))
 
     @router.patch(
-        "/users/{user_id}",
+        "/v1/admin/users/{user_id}",
         **operation("Change roles and seats of a member", MemberAnswer, path_id="user_id", body=MemberUpdate),
     )
     async def update_user(request: Request) -> Response:
@@ -79,7 +81,7 @@ def user_routes(calls: AdminCalls) -> APIRouter:
         return answer(shapes.member(user))
 
     @router.delete(
-        "/users/{user_id}",
+        "/v1/admin/users/{user_id}",
         **operation("Take a member out of the organization", Message, path_id="user_id"),
     )
     async def delete_user(request: Request) -> Response:
@@ -96,13 +98,13 @@ def user_routes(calls: AdminCalls) -> APIRouter:
         )
         return answer(Message(message="User removed from the organization"))
 
-    @router.post("/users-invite", **operation("Invite people", InvitesCreated, body=InviteCreate))
+    @router.post("/v1/admin/users-invite", **operation("Invite people", InvitesCreated, body=InviteCreate))
     async def invite(request: Request) -> Response:
         admin = await calls.admin(request)
         body = await body_of(request, InviteCreate)
         return answer(await calls.change(lambda connection, now: _invite(connection, admin, body, now)))
 
-    @router.get("/users-invite", **operation("List invitations", [InviteAnswer]))
+    @router.get("/v1/admin/users-invite", **operation("List invitations", [InviteAnswer]))
     async def list_invites(request: Request) -> Response:
         admin = await calls.admin(request)
         found = await calls.read(
@@ -111,7 +113,7 @@ def user_routes(calls: AdminCalls) -> APIRouter:
         return Response(list_to_json([shapes.invite(one) for one in found]), media_type="application/json")
 
     @router.delete(
-        "/users-invite/{invite_uuid}",
+        "/v1/admin/users-invite/{invite_uuid}",
         **operation("Take an invitation back", Message, path_id="invite_uuid"),
     )
     async def delete_invite(request: Request) -> Response:
@@ -128,7 +130,7 @@ def user_routes(calls: AdminCalls) -> APIRouter:
         )
         return answer(Message(message="Invitation revoked"))
 
-    @router.get("/roles", **operation("List the roles that can be given", Roles))
+    @router.get("/v1/admin/roles", **operation("List the roles that can be given", Roles))
     async def list_roles(request: Request) -> Response:
         await calls.admin(request)
         return answer(shapes.all_roles())

@@ -35,20 +35,24 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
     """Return the routes of workspaces and their members."""
     router = APIRouter()
 
-    @router.get("/workspaces", **operation("List workspaces", WorkspacesAnswer, query=WorkspacesQuery))
+    @router.get(
+        "/v1/admin/workspaces", **operation("List workspaces", WorkspacesAnswer, query=WorkspacesQuery)
+    )
     async def list_workspaces(request: Request) -> Response:
         admin = await calls.admin(request)
         query = query_of(request, WorkspacesQuery)
         return answer(await calls.read(lambda connection, now: _page(connection, admin, query)))
 
-    @router.post("/workspaces", **operation("Make a workspace", WorkspaceCreated, body=WorkspaceCreate))
+    @router.post(
+        "/v1/admin/workspaces", **operation("Make a workspace", WorkspaceCreated, body=WorkspaceCreate)
+    )
     async def create_workspace(request: Request) -> Response:
         admin = await calls.admin(request)
         body = await body_of(request, WorkspaceCreate)
         return answer(await calls.change(lambda connection, now: _create(connection, admin, body, now)))
 
     @router.patch(
-        "/workspaces/{uuid}",
+        "/v1/admin/workspaces/{uuid}",
         **operation("Change a workspace", WorkspaceAnswer, path_id="uuid", body=WorkspaceUpdate),
     )
     async def update_workspace(request: Request) -> Response:
@@ -71,7 +75,7 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
 
         return answer(await calls.change(update))
 
-    @router.delete("/workspaces/{uuid}", **operation("Archive a workspace", None, path_id="uuid"))
+    @router.delete("/v1/admin/workspaces/{uuid}", **operation("Archive a workspace", None, path_id="uuid"))
     async def archive_workspace(request: Request) -> Response:
         admin = await calls.admin(request)
         workspace_id = id_of(request, "uuid")
@@ -87,7 +91,7 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
         return Response(status_code=204)
 
     @router.post(
-        "/workspaces/{uuid}/add-users",
+        "/v1/admin/workspaces/{uuid}/add-users",
         **operation("Add members", MembersAdded, path_id="uuid", body=MembersGiven),
     )
     async def add_users(request: Request) -> Response:
@@ -107,7 +111,7 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
         return answer(MembersAdded(added_members_count=num_added))
 
     @router.patch(
-        "/workspaces/{uuid}/users",
+        "/v1/admin/workspaces/{uuid}/users",
         **operation("Add members, or change their roles", MembersSet, path_id="uuid", body=MembersGiven),
     )
     async def set_users(request: Request) -> Response:
@@ -127,7 +131,7 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
         return answer(MembersSet(added_members_count=done.num_added, updated_members_count=done.num_updated))
 
     @router.delete(
-        "/workspaces/{uuid}/remove-users",
+        "/v1/admin/workspaces/{uuid}/remove-users",
         **operation("Take members out", MembersRemoved, path_id="uuid", body=MembersNamed),
     )
     async def remove_users(request: Request) -> Response:
