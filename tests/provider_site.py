@@ -118,6 +118,8 @@ def spoil_description(body: dict[str, Any], fault: str) -> HttpResponse:
             body["id_token_signing_alg_values_supported"] = ["none", "RS256", "HS256"]
         case "another issuer":
             body["issuer"] += "/other"
+        case "no URL":
+            body["jwks_uri"] = "/keys"
         case "only symmetric":
             body["id_token_signing_alg_values_supported"] = ["none", "HS256"]
         case "no description":
@@ -131,7 +133,17 @@ def spoil_userinfo(body: dict[str, Any], fault: str) -> HttpResponse:
     return JsonResponse({**body, "sub": "somebody-else"} if fault == "userinfo of another" else body)
 
 
+NO_TOKENS = {
+    "server error": ("a traceback with SECRETS", 500),
+    "a list": ("[1]", 200),
+    "no JSON": ("<html>SECRETS</html>", 200),
+}
+
+
 def spoil_token(body: dict[str, Any], fault: str) -> HttpResponse:
+    if fault in NO_TOKENS:
+        text, status = NO_TOKENS[fault]
+        return HttpResponse(text, status=status)
     claims = json.loads(JWT(jwt=body["id_token"], key=key).claims)
     header = {"alg": "RS256", "kid": key.thumbprint()}
     signing = key
@@ -157,10 +169,6 @@ def spoil_token(body: dict[str, Any], fault: str) -> HttpResponse:
         case "no ID token":
             del body["id_token"]
             return JsonResponse(body)
-        case "server error":
-            return HttpResponse("a traceback with SECRETS", status=500)
-        case "no JSON":
-            return HttpResponse("<html>SECRETS</html>")
         case "only in userinfo" | "userinfo of another":
             claims = {name: value for name, value in claims.items() if name not in PERSONAL}
     token = JWT(header=header, claims=claims)

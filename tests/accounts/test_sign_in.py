@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +23,7 @@ from mezzo.accounts.sign_in import (
 from mezzo.accounts.text import check_email
 from mezzo.accounts.users import create_user, find_user, remove_user, set_password
 from mezzo.store.database import Database
-from mezzo.store.tables import organizations, users
+from mezzo.store.tables import organizations
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 ADA = Identity("https://id.example", "subject-1", "ada@example.org", True, "Ada", "Lovelace")
@@ -215,29 +214,6 @@ class TestIdentity:
             connection.execute(sa.insert(organizations).values(id="other", name="Other", created_at=NOW))
         user_id = accounts.make_user(organization_id="other")
         assert accounts.admit(ADA, DOMAINS) == user_id
-
-
-def test_two_at_the_same_time_are_one_user(accounts: Accounts) -> None:
-    """One of them may fail, and then finds the other's account: what `SignIn.by_identity` does."""
-    barrier = threading.Barrier(4)
-    ids: list[str] = []
-
-    def come() -> None:
-        barrier.wait()
-        try:
-            ids.append(accounts.admit(ADA, DOMAINS))
-        except Exception:
-            ids.append(accounts.admit(ADA, DOMAINS))
-
-    threads = [threading.Thread(target=come) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ids) == 4
-    assert len(set(ids)) == 1
-    with accounts.database.read() as connection:
-        assert len(connection.execute(sa.select(users.c.id)).all()) == 1
 
 
 class TestPasswords:

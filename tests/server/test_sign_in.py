@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from http.cookies import SimpleCookie
 from typing import Any
 
@@ -20,11 +22,14 @@ from structlog.testing import capture_logs
 from mezzo.accounts import passwords
 from mezzo.accounts.attempts import MAX_BY_EMAIL, WINDOW_S
 from mezzo.accounts.audit import OPERATOR
+from mezzo.accounts.bootstrap import prepare
+from mezzo.accounts.sign_in import Identity
 from mezzo.accounts.users import remove_user
 from mezzo.server.cookies import SESSION_COOKIE
 from mezzo.server.openapi import describe
 from mezzo.server.routes.auth import auth_routes
 from mezzo.server.routes.auth.single_sign_on import CALLBACK_PATH
+from mezzo.server.sign_in import SignIn
 from mezzo.settings import Settings
 from mezzo.store.database import Database
 from mezzo.store.tables import sessions, users
@@ -435,6 +440,17 @@ def test_logs_name_users_and_no_secrets(server: AuthServer, browser: httpx.Clien
         "ada@example.org",
     ):
         assert hidden not in repr(logs)
+
+
+async def test_the_same_person_twice_at_the_same_time_is_one_user(database: Database) -> None:
+    prepare(database, operator_key="mz-" + "k" * 40, secret="s" * 43, currency="USD", now=NOW)
+    sign_in = SignIn(
+        database, lambda: NOW, lifetime=timedelta(hours=1), allowed_domains=frozenset({"example.org"})
+    )
+    ada = Identity("https://id.example", "subject-1", "ada@example.org", True, "Ada", "Lovelace")
+    begun = await asyncio.gather(*(sign_in.by_identity(ada, ended=None) for _ in range(4)))
+    assert len({session.user.id for session in begun}) == 1
+    assert len({session.secret for session in begun}) == 4
 
 
 def test_the_description_has_every_route_and_what_it_refers_to(sqlite_url: str) -> None:

@@ -403,6 +403,7 @@ class TestProvider:
             ("another issuer", "it calls itself"),
             ("only symmetric", "no algorithm that is accepted"),
             ("no description", "does not describe a provider"),
+            ("no URL", "does not describe a provider (jwks_uri)"),
         ],
     )
     def test_that_is_not_what_was_set(
@@ -420,7 +421,7 @@ class TestProvider:
         identity_provider.spoil(None)  # and nothing wrong was remembered
         leave(browser)
 
-    @pytest.mark.parametrize("fault", ["server error", "no JSON"])
+    @pytest.mark.parametrize("fault", ["server error", "no JSON", "a list"])
     def test_that_breaks_on_the_way(
         self, server: AuthServer, browser: httpx.Client, identity_provider: IdentityProvider, fault: str
     ) -> None:

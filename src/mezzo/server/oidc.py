@@ -11,12 +11,12 @@ import re
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 from authlib.integrations.starlette_client import OAuth, OAuthError
 from joserfc.errors import ClaimError, JoseError
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -56,14 +56,27 @@ class Provider:
     redirect_uri: str
 
 
+def _http_url(url: str) -> str:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ValueError(str(error)) from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise ValueError("not a URL of the web")
+    return url
+
+
+_Endpoint = Annotated[str, AfterValidator(_http_url)]
+
+
 class _Metadata(BaseModel):
     """What is used of a provider's description of itself (OpenID Connect Discovery 1.0, section 3)."""
 
     issuer: str
-    authorization_endpoint: str
-    token_endpoint: str
-    jwks_uri: str
-    userinfo_endpoint: str | None = None
+    authorization_endpoint: _Endpoint
+    token_endpoint: _Endpoint
+    jwks_uri: _Endpoint
+    userinfo_endpoint: _Endpoint | None = None
     id_token_signing_alg_values_supported: list[str] = ["RS256"]
     token_endpoint_auth_methods_supported: list[str] = ["client_secret_basic"]
 
@@ -78,7 +91,7 @@ class SignOn:
         self._provider = provider
         self._client: Any = None
         self._made_at_s = 0.0
-        self._making = asyncio.Lock()
+        self._making: asyncio.Task[None] | None = None
 
     async def begin(self, request: Request) -> Response:
         """Return a redirect to the provider. Raises: ProviderUnavailable."""
@@ -102,7 +115,7 @@ class SignOn:
             raise ProviderUnavailable(_told(error)) from None
         except OAuthError as error:
             code = error.error if _CODE.fullmatch(str(error.error)) else "another error"
-            if code in _MISCONFIGURED:
+            if code in _MISCONFIGURED and "error" not in request.query_params:
                 raise ProviderUnavailable(
                     f"it says {code}: check oidc_client_id and oidc_client_secret"
                 ) from None
@@ -110,7 +123,7 @@ class SignOn:
         except JoseError as error:
             which = f" ({error.claim})" if isinstance(error, ClaimError) else ""
             raise SignOnRefused(f"the ID token is not good: {error.error}{which}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderUnavailable(
                 f"it answers what is no OpenID Connect: {type(error).__name__}"
             ) from None
@@ -152,14 +165,22 @@ class SignOn:
         )
 
     async def _prepared(self) -> Any:
-        async with self._making:
-            if self._client is None or time.monotonic() - self._made_at_s > _MAX_AGE_S:
-                # Reading the machine's certificates takes a while, and each request would do it anew.
-                tls = await asyncio.to_thread(httpx2.create_ssl_context)
-                metadata = await _discover(self._provider.issuer, tls)
-                self._client = _make_client(self._provider, metadata, tls)
-                self._made_at_s = time.monotonic()
-            return self._client
+        """Return the client, made anew from time to time; whoever asks while it is made waits for the same one."""
+        if self._client is None or time.monotonic() - self._made_at_s > _MAX_AGE_S:
+            if self._making is None:
+                self._making = asyncio.create_task(self._make())
+            await asyncio.shield(self._making)
+        return self._client
+
+    async def _make(self) -> None:
+        try:
+            # Reading the machine's certificates takes a while, and each request would do it anew.
+            tls = await asyncio.to_thread(httpx2.create_ssl_context)
+            metadata = await _discover(self._provider.issuer, tls)
+            self._client = _make_client(self._provider, metadata, tls)
+            self._made_at_s = time.monotonic()
+        finally:
+            self._making = None
 
 
 async def _discover(issuer: str, tls: ssl.SSLContext) -> _Metadata:
