@@ -5,6 +5,7 @@ Each test that asks for `database` runs on both, on an empty database with the c
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pwd
@@ -20,6 +21,7 @@ import psycopg
 import pytest
 
 from mezzo.store.database import Database
+from mezzo.store.url import sqlite_url
 
 _counter = itertools.count()
 
@@ -107,29 +109,30 @@ def postgres() -> Iterator[PostgresServer]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite database with the current schema and nothing else, to be copied."""
-    path = tmp_path_factory.mktemp("template") / "mezzo.db"
-    database = Database(f"sqlite:///{path}")
-    database.migrate()
-    database.dispose()
-    return path
+@functools.cache
+def _sqlite_template() -> bytes:
+    """A SQLite database with the current schema and nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mezzo.db")
+        database = Database(sqlite_url(path))
+        database.migrate()
+        database.dispose()
+        return path.read_bytes()
 
 
-@pytest.fixture
-def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """The URL of a SQLite database with the current schema."""
-    path = tmp_path / "mezzo.db"
-    shutil.copy(sqlite_template, path)
-    return f"sqlite:///{path}"
+def new_sqlite(folder: Path) -> str:
+    """Return the URL of a new SQLite database with the current schema."""
+    path = folder / "mezzo.db"
+    path.touch(mode=0o600)
+    path.write_bytes(_sqlite_template())
+    return sqlite_url(path)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with the current schema; a test that uses it runs once for each kind."""
     if request.param == "sqlite":
-        return str(request.getfixturevalue("sqlite_url"))
+        return new_sqlite(request.getfixturevalue("tmp_path"))
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.make()
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import codecs
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from mezzo.backends.base import (
+    Approve,
     BackendFailed,
     BackendStats,
     BackendUnavailable,
     ChoiceDelta,
     ChoiceFinished,
+    EngineCounts,
     FinishReason,
     GenerationEvent,
     WeightsInfo,
 )
+from mezzo.kit.ids import new_uuid
 from mezzo.prompt.output import Piece, TextPiece
 from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
 from mezzo.protocol.chat import ChatCompletionRequest
@@ -66,7 +71,12 @@ class FakeBackend:
         capabilities: frozenset[str] = frozenset({"completion_chat"}),
         start_failure: BackendUnavailable | None = None,
         start_s: float = 0.0,
+        max_num_seqs: int = 1000,
     ) -> None:
+        self.max_num_seqs = max_num_seqs
+        self.run_id = new_uuid()
+        self.counts: Counter[str] = Counter()
+        self._started_at = datetime.now(UTC)
         self.script = script or Script()
         self.info = WeightsInfo(name, f"{name} weights", max_context_length, capabilities)
         self.is_ready = False
@@ -98,6 +108,18 @@ class FakeBackend:
             num_running=2, num_waiting=1, num_blocks=10, num_free_blocks=4, num_preemptions=5, num_restarts=3
         )
 
+    def engine_counts(self) -> list[EngineCounts]:
+        return [
+            EngineCounts(
+                run_id=self.run_id,
+                weights=self.info.name,
+                started_at=self._started_at,
+                num_requests=self.counts["requests"],
+                prompt_tokens=self.counts["prompt"],
+                completion_tokens=self.counts["completion"],
+            )
+        ]
+
     async def submit(
         self,
         request: ChatCompletionRequest,
@@ -106,6 +128,7 @@ class FakeBackend:
         request_id: str,
         temperature: float,
         cache_scope: str,
+        approve: Approve,
     ) -> FakeGeneration:
         self.num_submits += 1
         self.attachments.append(attachments)
@@ -122,12 +145,15 @@ class FakeBackend:
         if num_prompt_tokens >= self.info.max_context_length:
             raise ContextOverflow(num_prompt_tokens, self.info.max_context_length)
         room = self.info.max_context_length - num_prompt_tokens
-        generation = FakeGeneration(script, request, num_prompt_tokens, room)
+        longest = room if request.max_tokens is None else min(room, request.max_tokens)
+        await approve(num_prompt_tokens, request.num_choices * longest)
+        self.counts.update(requests=1, prompt=num_prompt_tokens)
+        generation = FakeGeneration(script, request, num_prompt_tokens, room, self.run_id, self.counts)
         self.generations.append(generation)
         return generation
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
     ) -> FakeGeneration:
         """Answer as to a message of both texts."""
         chat = ChatCompletionRequest.model_validate(
@@ -139,7 +165,12 @@ class FakeBackend:
             }
         )
         return await self.submit(
-            chat, NO_ATTACHMENTS, request_id=request_id, temperature=temperature, cache_scope=""
+            chat,
+            NO_ATTACHMENTS,
+            request_id=request_id,
+            temperature=temperature,
+            cache_scope="",
+            approve=approve,
         )
 
 
@@ -158,9 +189,19 @@ class FakeGeneration:
     """
 
     def __init__(
-        self, script: Script, request: ChatCompletionRequest, num_prompt_tokens: int, room: int
+        self,
+        script: Script,
+        request: ChatCompletionRequest,
+        num_prompt_tokens: int,
+        room: int,
+        engine_run_id: str,
+        counts: Counter[str],
     ) -> None:
+        self._counts = counts
         self.num_prompt_tokens = num_prompt_tokens
+        self.num_image_tokens = 0
+        self.engine_run_id = engine_run_id
+        self.is_estimated = False
         self.num_cached_tokens = 0
         self.prediction = None
         self.num_steps = 0
@@ -214,6 +255,7 @@ class FakeGeneration:
         is_last = choice.num_tokens + len(piece) >= len(self._bytes)
         is_cut = not is_last and end == self._limit
         choice.num_tokens += len(piece)
+        self._counts["completion"] += len(piece)
         # A character that the limit cut is dropped: text is whole characters only.
         text = choice.decoder.decode(piece)
         if not is_last and not is_cut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import stat
@@ -226,8 +227,22 @@ class TestMistakes:
     def test_a_bad_value_in_the_file_counts_also_when_the_environment_overrides_it(self) -> None:
         assert "port in mezzo.toml" in error_of(file='port = "x"', MEZZO_PORT="1")
 
-    def test_a_secret_is_not_repeated(self) -> None:
-        assert "sword" not in error_of(MEZZO_API_KEY="sword fish")
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("api_key", "sword fish"),
+            ("secret_key", "swordfish"),
+            ("database_url", "mysql://mezzo:swordfish@db/mezzo"),
+            ("database_url", "postgresql://mezzo:swordfish]@[db/mezzo"),
+            ("redis_url", "http://:swordfish@redis"),
+            ("redis_url", "redis://:swordfish/@redis"),
+            ("redis_url", "redis://:swordfish]@[redis"),
+            ("redis_url", "redis://user:123?swordfish@redis"),
+        ],
+    )
+    def test_a_secret_is_not_repeated(self, name: str, value: str) -> None:
+        assert "fish" not in error_of(**{f"MEZZO_{name.upper()}": value})
+        assert "fish" not in error_of(file=f"{name} = {json.dumps(value)}")
 
     def test_weights_and_models_exclude_each_other(self) -> None:
         assert error_of({"weights": "nano"}, file='[models]\na = "nano"').startswith(

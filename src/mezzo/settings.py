@@ -34,7 +34,7 @@ from pydantic import (
 
 from mezzo.kit.secrets import machine_key, new_secret
 from mezzo.prompt.media.addresses import AllowedHost
-from mezzo.store.url import check_url, sqlite_url
+from mezzo.store.url import check_redis_url, check_url, sqlite_url
 
 CONFIG_FILE = "mezzo.toml"
 CONFIG_VARIABLE = "MEZZO_CONFIG"
@@ -65,6 +65,12 @@ def _usable_key(key: SecretStr | None) -> SecretStr | None:
 def _usable_database(url: SecretStr | None) -> SecretStr | None:
     if url is not None:
         check_url(url.get_secret_value())
+    return url
+
+
+def _usable_redis(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        check_redis_url(url.get_secret_value())
     return url
 
 
@@ -166,6 +172,12 @@ class Settings(BaseModel):
         description="Where accounts and books are kept: `sqlite:////absolute/path` or "
         "`postgresql://USER:PASSWORD@HOST/NAME`. If unset, `mezzo.db` in `home` where that is set, else in the "
         "platform's folder for data.",
+    )
+    redis_url: Annotated[SecretStr | None, AfterValidator(_usable_redis)] = Field(
+        default=None,
+        description="Redis in which several servers count rate limits together: "
+        "`redis://USER:PASSWORD@HOST:PORT/NUMBER`, the same with `rediss://` for TLS, or `unix:///PATH`. If unset, "
+        "each server counts for itself.",
     )
     secret_key: Annotated[SecretStr | None, AfterValidator(_usable_secret)] = Field(
         default=None,
@@ -317,16 +329,25 @@ class Settings(BaseModel):
         description="Accept a user message right after a tool message, which the hosted API refuses.",
     )
     requests_per_minute: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Requests a key may make of one model in any 60 s; no limit if unset."
+        default=None,
+        description="Requests a workspace may make of one model in any 60 s, unless its own limits say otherwise; no "
+        "limit if unset.",
     )
     tokens_per_minute: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Tokens a key may use of one model in any 60 s; no limit if unset."
+        default=None, description="Tokens a workspace may use of one model in any 60 s, likewise."
+    )
+    tokens_per_month: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Tokens a workspace may use of one model in a month of UTC, likewise."
     )
     shutdown_grace_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=30.0, description="Seconds that running requests have to finish after a stop signal."
     )
     engine_start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
         default=600.0, description="Seconds that the engine process has to load its weights."
+    )
+    server_timing: bool = Field(
+        default=False,
+        description="Say in the header `server-timing` how long authentication, limits and books took.",
     )
     stream_padding: bool = Field(
         default=True,
@@ -391,6 +412,12 @@ class Settings(BaseModel):
             else machine_key(self.home / "api-key")
         )
 
+    def secrets(self) -> list[str]:
+        """Return what must never appear in a log. Raises: mezzo.kit.secrets.MachineKeyError, OSError."""
+        configured = (self.database_url, self.secret_key)
+        texts = [secret.get_secret_value() for secret in configured if secret is not None]
+        return [self.resolve_api_key(), *texts]
+
     def resolve_database_url(self) -> str:
         """Return the configured URL of the database, or that of the SQLite file where none was configured."""
         if self.database_url is not None:
@@ -412,11 +439,6 @@ class Settings(BaseModel):
     def data_folder(self) -> Path:
         """Folder of what must not be lost. `home` may be a cache, which systems clear when they like."""
         return self.home if "home" in self.model_fields_set else platformdirs.user_data_path("mezzo")
-
-
-_SECRETS = frozenset(
-    name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)
-)
 
 
 def load_settings(
@@ -516,9 +538,14 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         return message
     name, *inside = item["loc"]
     where = sources.get(str(name), str(name))
-    got = "" if name in _SECRETS else f" (got {_short(item['input'])})"
+    got = "" if _is_secret(str(name)) else f" (got {_short(item['input'])})"
     key = "".join(f"[{part!r}]" for part in inside if part != "[key]") if name == "models" else ""
     return f"{where}{key}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _is_secret(name: str) -> bool:
+    field = Settings.model_fields.get(name)
+    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _short(value: object) -> str:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mezzo.store.database import Database
 from tests.accounts.world import Organization, make_organization, set_up
+from tests.databases import new_sqlite
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -16,9 +15,7 @@ def shared_database(
 ) -> Iterator[Database]:
     """A database of each kind for tests that keep to organisations of their own: an empty one each takes a second."""
     if request.param == "sqlite":
-        template: Path = request.getfixturevalue("sqlite_template")
-        path = shutil.copy(template, tmp_path_factory.mktemp("shared") / "mezzo.db")
-        database = Database(f"sqlite:///{path}")
+        database = Database(new_sqlite(tmp_path_factory.mktemp("shared")))
     else:
         database = Database(request.getfixturevalue("postgres").make())
     set_up(database)

@@ -12,16 +12,18 @@ from typing import Any, NamedTuple
 import pexpect
 import pytest
 import sqlalchemy as sa
+import typer
 
+import mezzo.cli.main as cli
 from mezzo.accounts.access import load_access
 from mezzo.accounts.invitations import accept_invitation
 from mezzo.accounts.passwords import verify_password
-from mezzo.cli.main import main
 from mezzo.kit.secrets import hash_secret
 from mezzo.store.database import Database
 from mezzo.store.tables import audit_log, users
 from tests.accounts.world import NOW, OPERATOR_KEY, set_up
 from tests.cli.conftest import Run
+from tests.databases import new_sqlite
 
 MODEL = "mistral-medium-2505"
 PASSWORD = "correct horse battery"
@@ -37,6 +39,11 @@ Mezzo = Callable[..., Done]
 
 
 @pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return new_sqlite(tmp_path)
+
+
+@pytest.fixture
 def database(sqlite_url: str) -> Iterator[Database]:
     database = Database(sqlite_url)
     set_up(database)
@@ -44,8 +51,15 @@ def database(sqlite_url: str) -> Iterator[Database]:
     database.dispose()
 
 
+@pytest.fixture(scope="module")
+def command() -> Any:
+    """The whole command line, put together once: that takes half a second."""
+    return typer.main.get_command(cli.app)
+
+
 @pytest.fixture
 def mezzo_here(
+    command: Any,
     database: Database,
     sqlite_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -54,6 +68,7 @@ def mezzo_here(
 ) -> Mezzo:
     """Return a function that runs `mezzo ARGS` in this process, which spares a second each, and tells what came out."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "app", command)
     for name, value in (
         ("MEZZO_DATABASE_URL", sqlite_url),
         ("MEZZO_HOME", str(tmp_path / "home")),
@@ -67,7 +82,7 @@ def mezzo_here(
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            cli.main()
         out = capsys.readouterr()
         return Done(int(ended.value.code or 0), out.out, out.err)
 
@@ -436,14 +451,14 @@ def test_a_password_is_asked_for_twice_at_the_terminal(
         assert verify_password(PASSWORD, connection.execute(sa.select(users.c.password_hash)).scalar_one())
 
 
-@pytest.mark.parametrize("command", ["keys", "users", "workspaces"])
-def test_every_command_shows_an_example_and_describes_every_option(mezzo_here: Mezzo, command: str) -> None:
-    listed = mezzo_here(command, "--help").out.split("Commands")[1]
+@pytest.mark.parametrize("group", ["keys", "users", "workspaces"])
+def test_every_command_shows_an_example_and_describes_every_option(mezzo_here: Mezzo, group: str) -> None:
+    listed = mezzo_here(group, "--help").out.split("Commands")[1]
     names = [line.split()[1] for line in listed.splitlines() if line.startswith("│ ") and line[2] != " "]
     assert len(names) >= 4
     for name in names:
-        text = mezzo_here(command, name, "--help").out
-        assert f"mezzo {command} {name}" in text.split("Usage:")[1].partition("\n")[2]
+        text = mezzo_here(group, name, "--help").out
+        assert f"mezzo {group} {name}" in text.split("Usage:")[1].partition("\n")[2]
         for line in text.splitlines():
             if "│ --" in line:
                 assert line.rstrip("│ ")[-1] in ".)", line

@@ -1,88 +1,191 @@
-"""Sliding-window limits, against hand-made scenes and a naive list of everything that ever happened."""
+"""Sliding-window limits by hand-made scenes, each on the limiter in this process and on the one in a real Redis."""
 
 from __future__ import annotations
 
-import math
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from mezzo.metering.limits import LimitExceeded, LimitState, RateLimiter
+from mezzo.accounts.access import RateLimits
+from mezzo.metering.limits import (
+    UNLIMITED,
+    InProcessLimits,
+    LimitExceeded,
+    LimitState,
+    RateLimiter,
+    make_limiter,
+)
+from mezzo.metering.redis_limits import RedisLimits
+from mezzo.settings import Settings
+from tests.redis_server import PATIENT_S, RedisServer
+
+_numbers = itertools.count()
 
 
-def limiter(requests: int | None = None, tokens: int | None = None) -> RateLimiter:
-    return RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens)
+class Scene:
+    """A limiter, a clock that stands until it is set, and workspaces that no other test counts."""
+
+    def __init__(self, make: Callable[[Callable[[], float]], RateLimiter]) -> None:
+        self.now = 0.0
+        self.limits = RateLimits()
+        self.limiter = make(self._time)
+        self.runs_since: float | None = None
+        self._name = f"scene-{next(_numbers)}-"
+
+    def run(self, now: float) -> None:
+        """Let the clock run from a time on."""
+        self.now, self.runs_since = now, time.monotonic()
+
+    def _time(self) -> float:
+        return self.now + (0.0 if self.runs_since is None else time.monotonic() - self.runs_since)
+
+    def limited(self, requests: int | None = None, tokens: int | None = None) -> Scene:
+        self.limits = RateLimits(requests, tokens)
+        return self
+
+    async def admit(self, now: float, workspace: str = "w", model: str = "m") -> LimitState:
+        self.now = now
+        return await self.limiter.admit(self._name + workspace, model, self.limits)
+
+    async def charge(self, now: float, tokens: int) -> LimitState:
+        self.now = now
+        return await self.limiter.charge(self._name + "w", "m", self.limits, tokens)
+
+    async def refusal(self, now: float, workspace: str = "w", model: str = "m") -> LimitExceeded:
+        with pytest.raises(LimitExceeded) as refused:
+            await self.admit(now, workspace, model)
+        return refused.value
+
+
+@pytest.fixture(params=["process", "redis"])
+async def scene(request: pytest.FixtureRequest, redis_server: RedisServer) -> AsyncIterator[Scene]:
+    """A scene for each kind of limiter, without limits until `limited` sets them."""
+    if request.param == "process":
+        scene = Scene(InProcessLimits)
+    else:
+        scene = Scene(lambda clock: RedisLimits(redis_server.url, timeout_s=PATIENT_S, clock=clock))
+    yield scene
+    assert not scene.limiter.is_degraded
+    await scene.limiter.aclose()
 
 
 class TestRequests:
-    def test_the_request_after_the_last_allowed_is_refused(self) -> None:
-        limits = limiter(requests=2)
-        assert limits.admit("k", "m", 0.0).remaining_requests == 1
-        assert limits.admit("k", "m", 1.0).remaining_requests == 0
-        with pytest.raises(LimitExceeded) as refused:
-            limits.admit("k", "m", 2.0)
-        assert refused.value.retry_after_s == 59  # the first one, at 0.0, leaves the window at 60.1
-        assert refused.value.state == LimitState(2, 0, None, None)
+    async def test_the_request_after_the_last_allowed_is_refused(self, scene: Scene) -> None:
+        scene.limited(requests=2)
+        assert (await scene.admit(0.0)).remaining_requests == 1
+        assert (await scene.admit(1.0)).remaining_requests == 0
+        refused = await scene.refusal(2.0)
+        assert refused.retry_after_s == 59  # the first one, at 0.0, leaves the window at 60.1
+        assert refused.state == LimitState(2, 0, None, None)
 
-    def test_waiting_as_told_lets_the_next_request_pass(self) -> None:
-        limits = limiter(requests=1)
-        limits.admit("k", "m", 7.35)
-        with pytest.raises(LimitExceeded) as refused:
-            limits.admit("k", "m", 30.0)
-        limits.admit("k", "m", 30.0 + refused.value.retry_after_s)
+    async def test_waiting_as_told_lets_the_next_request_pass(self, scene: Scene) -> None:
+        scene.limited(requests=1)
+        await scene.admit(7.35)
+        refused = await scene.refusal(30.0)
+        await scene.refusal(30.0 + refused.retry_after_s - 1)
+        await scene.admit(30.0 + refused.retry_after_s)
 
-    def test_a_refused_request_is_not_counted(self) -> None:
-        limits = limiter(requests=1)
-        limits.admit("k", "m", 0.0)
+    async def test_a_client_that_sleeps_as_told_passes(self, scene: Scene) -> None:
+        scene.limited(requests=1)
+        await scene.admit(0.0)
+        scene.run(59.3)
+        refused = await scene.refusal(59.3)
+        assert refused.retry_after_s == 1
+        await asyncio.sleep(refused.retry_after_s)
+        await scene.admit(59.3)
+
+    async def test_a_refused_request_is_not_counted(self, scene: Scene) -> None:
+        scene.limited(requests=1)
+        await scene.admit(0.0)
         for now in (10.0, 59.0):
-            with pytest.raises(LimitExceeded):
-                limits.admit("k", "m", now)
-        limits.admit("k", "m", 60.1)
+            await scene.refusal(now)
+        await scene.admit(60.1)
 
-    def test_keys_and_models_are_counted_apart(self) -> None:
-        limits = limiter(requests=1)
-        for key, model in (("a", "m"), ("b", "m"), ("a", "n")):
-            limits.admit(key, model, 0.0)
-        with pytest.raises(LimitExceeded):
-            limits.admit("a", "m", 0.0)
+    async def test_workspaces_and_models_are_counted_apart(self, scene: Scene) -> None:
+        scene.limited(requests=1)
+        # The last two would be one if their names were only joined.
+        pairs = [("a", "m"), ("b", "m"), ("a", "n"), ("a", "{b}:c"), ("a:{b}", "c")]
+        for workspace, model in pairs:
+            await scene.admit(0.0, workspace, model)
+        for workspace, model in pairs:
+            await scene.refusal(0.0, workspace, model)
 
-    def test_a_limit_of_zero_never_lets_a_request_pass(self) -> None:
-        with pytest.raises(LimitExceeded) as refused:
-            limiter(requests=0).admit("k", "m", 0.0)
-        assert refused.value.retry_after_s == 60
-        assert refused.value.state.headers()["x-ratelimit-limit-req-minute"] == "0"
+    async def test_a_limit_of_zero_never_lets_a_request_pass(self, scene: Scene) -> None:
+        refused = await scene.limited(requests=0).refusal(0.0)
+        assert refused.retry_after_s == 60
+        assert refused.state.headers()["x-ratelimit-limit-req-minute"] == "0"
+
+    async def test_a_limit_of_zero_tokens_never_lets_a_request_pass(self, scene: Scene) -> None:
+        refused = await scene.limited(requests=5, tokens=0).refusal(0.0)
+        assert refused.retry_after_s == 60
+        assert refused.state == LimitState(5, 5, 0, 0)
+
+    async def test_requests_at_the_same_moment_pass_the_limit_by_none(self, scene: Scene) -> None:
+        scene.limited(requests=40)
+        answers = await asyncio.gather(*(scene.admit(0.0) for _ in range(100)), return_exceptions=True)
+        assert sum(isinstance(answer, LimitState) for answer in answers) == 40
+        assert sum(isinstance(answer, LimitExceeded) for answer in answers) == 60
 
 
 class TestTokens:
-    def test_tokens_refuse_the_requests_after_them(self) -> None:
-        limits = limiter(tokens=100)
-        assert limits.admit("k", "m", 0.0).remaining_tokens == 100
-        assert limits.charge("k", "m", 40, 1.0).remaining_tokens == 60
-        limits.admit("k", "m", 2.0)
-        assert limits.charge("k", "m", 90, 3.0).remaining_tokens == 0
-        with pytest.raises(LimitExceeded) as refused:
-            limits.admit("k", "m", 4.0)
+    async def test_tokens_refuse_the_requests_after_them(self, scene: Scene) -> None:
+        scene.limited(tokens=100)
+        assert (await scene.admit(0.0)).remaining_tokens == 100
+        assert (await scene.charge(1.0, 40)).remaining_tokens == 60
+        await scene.admit(2.0)
+        assert (await scene.charge(3.0, 90)).remaining_tokens == 0
         # 130 used; when the 40 of 1.0 leave the window at 61.1, 90 remain, which is under 100.
-        assert refused.value.retry_after_s == 58
-        limits.admit("k", "m", 61.2)
+        assert (await scene.refusal(4.0)).retry_after_s == 58
+        await scene.admit(61.2)
 
-    def test_negative_tokens_are_an_error(self) -> None:
+    async def test_the_wait_looks_past_as_many_charges_as_it_takes(self, scene: Scene) -> None:
+        scene.limited(tokens=10)
+        for number in range(80):
+            await scene.charge(number / 10, 1)
+        # 80 used. Under 10 when the 71st, of 7.0, leaves at 67.1.
+        assert (await scene.refusal(10.0)).retry_after_s == 58
+
+    async def test_no_tokens_are_no_charge(self, scene: Scene) -> None:
+        assert await scene.limited(tokens=1).charge(0.0, 0) == LimitState(None, None, 1, 1)
+
+    async def test_negative_tokens_are_an_error(self, scene: Scene) -> None:
         with pytest.raises(ValueError, match="-1"):
-            limiter(tokens=1).charge("k", "m", -1, 0.0)
+            await scene.limited(tokens=1).charge(0.0, -1)
+
+
+class TestLimitsThatChange:
+    async def test_another_limit_holds_from_the_next_request_on(self, scene: Scene) -> None:
+        scene.limited(requests=5)
+        for _ in range(4):
+            await scene.admit(0.0)
+        assert (await scene.limited(requests=3).refusal(1.0)).state == LimitState(3, 0, None, None)
+        assert (await scene.limited(requests=6).admit(2.0)).remaining_requests == 1
+
+    async def test_a_lower_limit_waits_until_enough_has_left_the_window(self, scene: Scene) -> None:
+        scene.limited(requests=5)
+        for now in (0.0, 10.0, 20.0):
+            await scene.admit(now)
+        # Two must leave: the second does at 70.1.
+        assert (await scene.limited(requests=2).refusal(30.0)).retry_after_s == 41
+
+    async def test_what_had_no_limit_was_not_counted(self, scene: Scene) -> None:
+        await scene.limited(tokens=100).admit(0.0)
+        await scene.limited(requests=1).charge(0.0, 50)
+        assert await scene.limited(requests=9, tokens=100).charge(0.0, 0) == LimitState(9, 9, 100, 100)
 
 
 class TestHeaders:
-    def test_no_limit_has_no_headers(self) -> None:
-        limits = limiter()
-        assert limits.admit("k", "m", 0.0).headers(query_cost=9) == {}
-        assert limits.charge("k", "m", 9, 0.0).headers(query_cost=9) == {}
-        assert limits.num_pairs == 0
+    async def test_no_limit_has_no_headers(self, scene: Scene) -> None:
+        assert await scene.admit(0.0) == UNLIMITED
+        assert (await scene.charge(0.0, 9)).headers(query_cost=9) == {}
 
-    def test_both_limits_have_all_headers(self) -> None:
-        limits = limiter(requests=10, tokens=1000)
-        limits.admit("k", "m", 0.0)
-        assert limits.charge("k", "m", 15, 0.5).headers(query_cost=15) == {
+    async def test_both_limits_have_all_headers(self, scene: Scene) -> None:
+        await scene.limited(requests=10, tokens=1000).admit(0.0)
+        assert (await scene.charge(0.5, 15)).headers(query_cost=15) == {
             "x-ratelimit-limit-req-minute": "10",
             "x-ratelimit-remaining-req-minute": "9",
             "x-ratelimit-limit-tokens-minute": "1000",
@@ -90,94 +193,44 @@ class TestHeaders:
             "x-ratelimit-tokens-query-cost": "15",
         }
 
-    def test_token_headers_are_left_out_when_the_limit_on_requests_refuses(self) -> None:
-        limits = limiter(requests=1, tokens=1000)
-        limits.admit("k", "m", 0.0)
-        with pytest.raises(LimitExceeded) as refused:
-            limits.admit("k", "m", 1.0)
-        assert set(refused.value.state.headers()) == {
+    async def test_token_headers_are_left_out_when_the_limit_on_requests_refuses(self, scene: Scene) -> None:
+        await scene.limited(requests=1, tokens=1000).admit(0.0)
+        assert set((await scene.refusal(1.0)).state.headers()) == {
             "x-ratelimit-limit-req-minute",
             "x-ratelimit-remaining-req-minute",
         }
 
-    def test_token_headers_stand_when_the_limit_on_tokens_refuses(self) -> None:
-        limits = limiter(requests=5, tokens=10)
-        limits.charge("k", "m", 10, 0.0)
-        with pytest.raises(LimitExceeded) as refused:
-            limits.admit("k", "m", 1.0)
-        assert refused.value.state.headers()["x-ratelimit-remaining-tokens-minute"] == "0"
+    async def test_token_headers_stand_when_the_limit_on_tokens_refuses(self, scene: Scene) -> None:
+        await scene.limited(requests=5, tokens=10).charge(0.0, 10)
+        assert (await scene.refusal(1.0)).state.headers()["x-ratelimit-remaining-tokens-minute"] == "0"
 
 
-class TestMemory:
-    def test_unused_pairs_are_forgotten(self) -> None:
-        limits = limiter(requests=5)
+class TestInProcess:
+    async def test_unused_pairs_are_forgotten(self) -> None:
+        scene = Scene(InProcessLimits).limited(requests=5)
+        assert isinstance(scene.limiter, InProcessLimits)
         for number in range(100):
-            limits.admit(f"k{number}", "m", number / 100)
-        assert limits.num_pairs == 100
-        limits.admit("new", "m", 70.0)
-        assert limits.num_pairs == 1
+            await scene.admit(number / 100, f"w{number}")
+        assert scene.limiter.num_pairs == 100
+        await scene.admit(70.0, "new")
+        assert scene.limiter.num_pairs == 1
 
-    def test_a_clock_that_goes_back_frees_nothing(self) -> None:
-        limits = limiter(requests=1)
-        limits.admit("k", "m", 100.0)
-        with pytest.raises(LimitExceeded):
-            limits.admit("k", "m", 10.0)
+    async def test_what_has_no_limit_takes_no_memory(self) -> None:
+        limiter = InProcessLimits()
+        await limiter.admit("w", "m", RateLimits(tokens_per_month=5))
+        await limiter.charge("w", "m", RateLimits(tokens_per_month=5), 9)
+        assert limiter.num_pairs == 0
 
-
-class Naive:
-    """Keeps every event for ever and adds up those that may lie within 60 s, slots of 0.1 s taken whole."""
-
-    def __init__(self, requests: int | None, tokens: int | None) -> None:
-        self.limits = {"requests": requests, "tokens": tokens}
-        self.events: list[tuple[str, str, int, int]] = []
-
-    def used(self, kind: str, pair: str, slot: int) -> int:
-        return sum(amount for k, p, at, amount in self.events if (k, p) == (kind, pair) and slot - at < 601)
-
-    def admits(self, pair: str, slot: int) -> bool:
-        return all(
-            limit is None or self.used(kind, pair, slot) < limit for kind, limit in self.limits.items()
-        )
+    async def test_a_clock_that_goes_back_frees_nothing(self) -> None:
+        scene = Scene(InProcessLimits).limited(requests=1)
+        await scene.admit(100.0)
+        await scene.refusal(10.0)
 
 
-OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from("ab"),
-        # Steps of time in hundredths of a second: many small ones, and some about as long as the window.
-        st.one_of(st.integers(0, 300), st.integers(5900, 6100)),
-        st.one_of(st.none(), st.integers(0, 30)),
-    ),
-    max_size=60,
-)
-LIMITS = st.one_of(st.none(), st.integers(0, 40))
-
-
-@given(requests=LIMITS, tokens=LIMITS, operations=OPERATIONS)
-def test_every_decision_equals_that_of_the_naive_model(
-    requests: int | None, tokens: int | None, operations: list[tuple[str, int, int | None]]
-) -> None:
-    limits, naive = limiter(requests, tokens), Naive(requests, tokens)
-    hundredths = 0
-    for pair, step, charged in operations:
-        hundredths += step
-        now, slot = hundredths / 100, math.floor(hundredths / 100 * 10)
-        if charged is not None:
-            state = limits.charge(pair, "m", charged, now)
-            naive.events.append(("tokens", pair, slot, charged))
-        elif naive.admits(pair, slot):
-            state = limits.admit(pair, "m", now)
-            naive.events.append(("requests", pair, slot, 1))
-        else:
-            with pytest.raises(LimitExceeded) as refused:
-                limits.admit(pair, "m", now)
-            wait_s = refused.value.retry_after_s
-            assert 1 <= wait_s <= 61
-            if 0 not in (requests, tokens):
-                # Waiting as told suffices; a second less would not have, unless no shorter wait exists.
-                assert naive.admits(pair, math.floor((now + wait_s) * 10 + 1e-6))
-                assert wait_s == 1 or not naive.admits(pair, math.floor((now + wait_s - 1) * 10 - 1e-6))
-            continue
-        if requests is not None:
-            assert state.remaining_requests == max(0, requests - naive.used("requests", pair, slot))
-        if tokens is not None:
-            assert state.remaining_tokens == max(0, tokens - naive.used("tokens", pair, slot))
+async def test_the_settings_choose_the_limiter(redis_server: RedisServer) -> None:
+    assert isinstance(make_limiter(Settings()), InProcessLimits)
+    limiter = make_limiter(Settings(redis_url=SecretStr(redis_server.url)))
+    assert isinstance(limiter, RedisLimits)
+    assert (await limiter.admit("settings", "m", RateLimits(2))).remaining_requests == 1
+    assert not limiter.is_degraded
+    await limiter.aclose()

@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
+
+from mezzo.metering.reconcile import Reconciliation, reconcile
+from mezzo.store.database import Database
+from mezzo.store.tables import usage_records
+from mezzo.store.url import sqlite_url
 
 KEY = "mz-sdk-test-key-0123456789"
 MODEL = "mistral-medium-latest"
@@ -34,8 +40,15 @@ class Serving:
         """Start it and wait until it answers. `settings` by name, e.g. max_queue=1; `folder` is where it runs."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MEZZO_")}
         # One thread and a small cache: what is tested here does not depend on either, and machines are shared.
-        chosen = {"home": home, "api_key": KEY, "threads": 1, "kv_cache_tokens": 32768} | settings
+        chosen = {
+            "home": home,
+            "database_url": sqlite_url(folder / "mezzo.db"),
+            "api_key": KEY,
+            "threads": 1,
+            "kv_cache_tokens": 32768,
+        } | settings
         environment |= {f"MEZZO_{name.upper()}": str(value) for name, value in chosen.items()}
+        self.database_url = str(chosen["database_url"])
         self.log = folder / "server.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -75,6 +88,15 @@ class Serving:
     def processes(self) -> list[Process]:
         """Return the processes of this server's session, those that ended and were not reaped included."""
         return [process for process in _all_processes() if process.group == self.process.pid]
+
+    def books(self) -> tuple[list[Any], Reconciliation]:
+        """Return the usage records in order, and what reconciling them with the engines' counts finds."""
+        database = Database(self.database_url)
+        with database.read() as connection:
+            rows = list(connection.execute(sa.select(usage_records).order_by(usage_records.c.created_at)))
+            found = reconcile(connection)
+        database.dispose()
+        return rows, found
 
     def stop(self) -> None:
         """End it as a service manager does, or by force if that does not help."""

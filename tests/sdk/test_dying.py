@@ -58,6 +58,24 @@ class TestEngine:
         assert server.metric("mezzo_engine_restarts_total") == 1
         (successor,) = server.engine_pids()
         assert successor != engine
+
+        # A stream that is left half way, by an engine whose counts are its own.
+        with server.client.stream(
+            "POST", "/v1/chat/completions", json=chat(ENDLESS.format("ship"), max_tokens=2000, stream=True)
+        ) as response:
+            seen = sum(
+                1 for _, line in zip(range(20), response.iter_lines(), strict=False) if "content" in line
+            )
+        wait_until(lambda: server.is_idle() and len(server.books()[0]) == 11, 10)
+        records, found = server.books()
+        assert [record.status for record in records] == ["failed"] * 9 + ["finished", "aborted"]
+        assert sum(record.amount for record in records[:9]) == 0
+        for record in records[9:]:
+            assert record.amount == record.prompt_tokens * 400 + record.completion_tokens * 2000
+        assert records[9].completion_tokens == answer.usage.completion_tokens
+        assert records[10].completion_tokens >= seen - 1
+        assert found.findings == ()
+        assert found.num_engine_runs == 2
         assert not [process for process in server.processes() if "Z" in process.state]
         wait_until(server.is_idle)
 

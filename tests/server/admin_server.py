@@ -43,11 +43,11 @@ class AdminServer:
             ],
         )
         add_error_handlers(app)
-        access = AccessCache(database, self._clock)
+        self.access = AccessCache(database, self._clock)
         app.include_router(
             admin_routes(
                 database,
-                access,
+                self.access,
                 self._clock,
                 default_limits=RateLimits(90, 1000, None),
                 model_ids=lambda: [MODEL_ID],
@@ -56,6 +56,8 @@ class AdminServer:
         self.description = describe(app)
         self._listener = listen("127.0.0.1", 0)
         self.url = url_of(self._listener)
+        # One for all: making a client takes longer than most calls.
+        self.http = httpx.Client(base_url=self.url + "/v1/admin", timeout=20, trust_env=False)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app, http=ApiProtocol, lifespan="off", log_config=None, access_log=False, server_header=False
@@ -70,6 +72,7 @@ class AdminServer:
         wait_until(lambda: self._server.started, timeout_s=10)
 
     def stop(self) -> None:
+        self.http.close()
         self._server.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()
@@ -84,21 +87,16 @@ class AdminClient:
 
     def __init__(self, server: AdminServer, key: str | None) -> None:
         self._server = server
-        headers = {} if key is None else {"x-api-key": key}
-        self.http = httpx.Client(
-            base_url=server.url + "/v1/admin", headers=headers, timeout=20, trust_env=False
-        )
+        self._headers = {} if key is None else {"x-api-key": key}
 
-    def __enter__(self) -> AdminClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.close()
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Return any answer, unchecked."""
+        return self._server.http.request(method, path, headers=self._headers, **options)
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
         if body is not None:
             options["json"] = body
-        response = self.http.request(method, path, **options)
+        response = self.send(method, path, **options)
         self._check(method, path, response)
         return response
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 import uvloop
 
+from mezzo.accounts.audit import OPERATOR
+from mezzo.accounts.keys import create_admin_key, create_key
 from mezzo.backends.router import Router
+from mezzo.kit.ids import new_uuid
 from mezzo.server.app import create_app
 from mezzo.server.run import listen, url_of
 from mezzo.server.services import make_services
 from mezzo.server.uvicorn_server import ApiServer
 from mezzo.settings import Settings
+from mezzo.store.tables import workspaces
+from tests.databases import new_sqlite
 from tests.fakes import FakeBackend
 
 KEY = "mz-test-key-0123456789"
@@ -35,10 +42,13 @@ class LiveServer:
 
     def __init__(self, backend: FakeBackend, **settings: Any) -> None:
         self.backend = backend
-        self.settings = Settings(port=0, api_key=KEY, **settings)
+        self._folder = tempfile.TemporaryDirectory()
+        home = Path(self._folder.name)
+        given = {"home": home, "database_url": new_sqlite(home)} | settings
+        self.settings = Settings(port=0, api_key=KEY, **given)
         router = Router({MODEL_ID: backend})
-        services = dataclasses.replace(make_services(self.settings, router), clock=lambda: NOW)
-        app = create_app(self.settings, services)
+        self.services = make_services(self.settings, router, clock=lambda: NOW)
+        app = create_app(self.settings, self.services)
         self.gateway = app.gateway
         self._router = router
         self._server = ApiServer(app, self.settings)
@@ -63,9 +73,54 @@ class LiveServer:
         self.request_stop()
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), "the server did not stop"
+        self._folder.cleanup()
 
     def post(self, body: Any = None, **options: Any) -> httpx.Response:
         return self.client.post("/v1/chat/completions", json=body, **options)
+
+    def rows(self, table: sa.Table) -> list[Any]:
+        """Return what the database holds at this moment."""
+        with self.services.database.read() as connection:
+            return list(connection.execute(sa.select(table)))
+
+    def make_key(
+        self, *, workspace_id: str | None = None, monthly_limit: int | None = None, admin: bool = False
+    ) -> str:
+        """Return the secret of a new key, of the default workspace unless another is named."""
+        made = self.services.installation
+        with self.services.database.write() as connection:
+            if admin:
+                return create_admin_key(
+                    connection, organization_id=made.organization_id, actor=OPERATOR, now=NOW
+                )[1]
+            return create_key(
+                connection,
+                organization_id=made.organization_id,
+                workspace_id=workspace_id or made.workspace_id,
+                user_id=None,
+                monthly_limit=monthly_limit,
+                actor=OPERATOR,
+                now=NOW,
+            )[1]
+
+    def make_workspace(self, name: str = "Other", **columns: Any) -> str:
+        """Return the id of a new workspace."""
+        workspace_id = new_uuid()
+        with self.services.database.write() as connection:
+            connection.execute(
+                sa.insert(workspaces).values(
+                    {
+                        "id": workspace_id,
+                        "organization_id": self.services.installation.organization_id,
+                        "name": name,
+                        "is_default": False,
+                        "has_priority": False,
+                        "created_at": NOW,
+                    }
+                    | columns
+                )
+            )
+        return workspace_id
 
     def metric(self, name: str, **labels: str) -> float:
         text = httpx.get(self.url + "/metrics", trust_env=False).text
@@ -77,12 +132,14 @@ class LiveServer:
 
     async def _run(self) -> None:
         await self._router.start()
+        await self.services.start()
         serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.005)
         self._ready.set()
         await serving
         await self._router.stop()
+        await self.services.stop()
 
 
 @contextmanager

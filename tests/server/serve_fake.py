@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from mezzo.backends.base import BackendUnavailable
 from mezzo.server.run import serve_with
 from mezzo.settings import Settings
+from tests.databases import new_sqlite
 from tests.fakes import FakeBackend, Script
 
 made: list[FakeBackend] = []
@@ -44,11 +46,19 @@ def main() -> None:
         "mistral-medium-2508": SimpleNamespace(path=Path("a")),
         "mistral-medium-3-5": SimpleNamespace(path=Path("b")),
     }
-    settings = Settings(port=options.get("port", 0), api_key="mz-test-key-0123456789")
+    folder = tempfile.TemporaryDirectory()
+    home = Path(folder.name)
+    given = {"home": home, "port": 0, "api_key": "mz-test-key-0123456789"} | options.get("settings", {})
+    if "port" in options:
+        given["port"] = options["port"]
+    if "database_url" not in given:
+        given["database_url"] = new_sqlite(home)
+    settings = Settings(**given)
     try:
         serve_with(make_backend, settings, weights=weights, on_ready=lambda url: tell("ready", url=url))
     except BackendUnavailable as error:
         tell("unavailable", reason=str(error))
+    folder.cleanup()
     tell(
         "stopped",
         starts=[backend.num_starts for backend in made],

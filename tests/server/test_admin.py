@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +19,15 @@ import sqlalchemy as sa
 
 from mezzo.accounts import keys, limits, workspaces
 from mezzo.accounts.access import EVERY_MODEL, RateLimits
+from mezzo.accounts.errors import AccountsError, Conflict, NotThere, Unacceptable
 from mezzo.accounts.invitations import invite
 from mezzo.accounts.roles import ORGANIZATION_ROLES, WORKSPACE_ROLES
 from mezzo.kit.secrets import mask
+from mezzo.server.errors import accounts_error
 from mezzo.store.database import Database
 from mezzo.store.tables import api_keys, invitations, spend
 from tests.accounts.world import NOW, Organization, make_organization, set_up
+from tests.databases import new_sqlite
 from tests.server.admin_server import MODEL_ID, AdminClient, AdminServer, operation_of
 from tests.server.live import UUID7, wait_until
 
@@ -62,9 +67,7 @@ Call = tuple[str, str, Any]
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminServer]:
     if request.param == "sqlite":
-        template: Path = request.getfixturevalue("sqlite_template")
-        path = shutil.copy(template, tmp_path_factory.mktemp("admin") / "mezzo.db")
-        database = Database(f"sqlite:///{path}")
+        database = Database(new_sqlite(tmp_path_factory.mktemp("admin")))
     else:
         database = Database(request.getfixturevalue("postgres").make())
     set_up(database)
@@ -91,9 +94,8 @@ def other(server: AdminServer) -> Organization:
 
 
 @pytest.fixture
-def admin(server: AdminServer, organization: Organization) -> Iterator[AdminClient]:
-    with AdminClient(server, organization.admin_key(name="ops")[1]) as client:
-        yield client
+def admin(server: AdminServer, organization: Organization) -> AdminClient:
+    return AdminClient(server, organization.admin_key(name="ops")[1])
 
 
 def furnish(organization: Organization) -> SimpleNamespace:
@@ -170,9 +172,9 @@ class TestKeys:
             (ended, 401, "Invalid API Key"),
             (things.secret, 403, "This endpoint needs an admin API key"),
         ):
-            with AdminClient(server, key) as client:
-                for method, path, body in all_calls(things):
-                    assert client.refused(status, method, path, body) == detail
+            client = AdminClient(server, key)
+            for method, path, body in all_calls(things):
+                assert client.refused(status, method, path, body) == detail
         assert len(organization.audit()) == len(before) + 1  # the key that ended
         archive = ("DELETE", f"/workspaces/{things.workspace}")
         for method, path, body in all_calls(things):
@@ -188,9 +190,7 @@ class TestKeys:
         _, second = organization.admin_key()
 
         def status(*headers: tuple[str, str]) -> int:
-            return httpx.get(
-                server.url + "/v1/admin/roles", headers=list(headers), trust_env=False
-            ).status_code
+            return server.http.get("/roles", headers=list(headers)).status_code
 
         assert status(("X-Api-Key", first)) == 200
         assert status(("Authorization", f"bearer {first}")) == 200
@@ -208,8 +208,7 @@ class TestKeys:
         wait_until(lambda: admin.call("GET", "/roles").status_code == 401, timeout_s=1)
 
     def test_keys_come_before_bodies(self, server: AdminServer) -> None:
-        with AdminClient(server, None) as client:
-            client.refused(401, "POST", "/users", content=b"{")
+        AdminClient(server, None).refused(401, "POST", "/users", content=b"{")
 
     def test_what_is_not_had_is_no_route(self, server: AdminServer, admin: AdminClient) -> None:
         for method, path in (
@@ -221,7 +220,7 @@ class TestKeys:
             ("GET", "/users/"),
             ("GET", ""),
         ):
-            response = admin.http.request(method, path)
+            response = admin.send(method, path)
             assert response.status_code == 404, path
             assert set(response.json()) == {"message", "request_id"}
 
@@ -460,6 +459,17 @@ class TestInvitations:
         assert [item["loc"] for item in items] == [loc]
         assert admin.get("/users-invite") == []
 
+    def test_a_hundred_at_once(self, admin: AdminClient) -> None:
+        addresses = [f"u{number}@example.org" for number in range(101)]
+        (item,) = admin.refused(422, "POST", "/users-invite", {"email": ",".join(addresses)})
+        assert (item["loc"], item["msg"]) == (["body", "email"], "at most 100 addresses at once")
+        people = [{"email": email, "first_name": "A", "last_name": "B"} for email in addresses]
+        (item,) = admin.refused(422, "POST", "/users", people)
+        assert (item["loc"], item["type"]) == (["body"], "too_long")
+        assert admin.get("/users")["total"] == 0
+        done = admin.ok("POST", "/users-invite", {"email": "\n".join(addresses[1:])})
+        assert done["invited_members_count"] == 100
+
     def test_another_organisation_s_workspace_is_not_there(
         self, other: Organization, admin: AdminClient
     ) -> None:
@@ -596,6 +606,19 @@ class TestWorkspaces:
             admin.refused(422, method, path + verb, {})
         admin.refused(404, "DELETE", path + "/remove-users", given((NOBODY, {})))
         admin.refused(422, "DELETE", path + "/remove-users", given((cy, {"role": "A"})))
+
+    def test_the_same_member_added_by_several_at_once_is_added_once(
+        self, organization: Organization, admin: AdminClient
+    ) -> None:
+        ann = organization.user("ann@example.org").id
+        path = f"/workspaces/{organization.workspace('Second').id}/add-users"
+        with ThreadPoolExecutor(6) as threads:
+            statuses = threads.map(
+                lambda _: admin.send("POST", path, json={"members": [{"user_uuid": ann}]}).status_code,
+                range(6),
+            )
+        assert sorted(statuses) == [200, *[409] * 5]
+        assert len(organization.audit(event_types=["workspace.member.add"])) == 2
 
 
 class TestApiKeys:
@@ -835,6 +858,8 @@ class TestAuditLogs:
             ("limit=1&limit=2", ["query", "limit"]),
             ("after=yesterday", ["query", "after"]),
             ("after=2026-09-01T12:00:00", ["query", "after"]),
+            ("after=9999-12-31T23:59:59-12:00", ["query", "after"]),
+            ("before=0001-01-01T00:00:00%2B12:00", ["query", "before"]),
             ("actor_user_uuid=ann", ["query", "actor_user_uuid"]),
             ("event_type=%00", ["query", "event_type", 0]),
             ("cursor=1", ["query", "cursor"]),
@@ -843,6 +868,18 @@ class TestAuditLogs:
     def test_what_does_not_fit_is_named(self, admin: AdminClient, query: str, loc: list[Any]) -> None:
         items = admin.refused(422, "GET", "/audit-logs", params=httpx.QueryParams(query))
         assert [item["loc"] for item in items] == [loc]
+
+
+def test_every_refusal_of_accounts_has_an_answer() -> None:
+    answers = {
+        kind: accounts_error(kind("no", param="x") if kind is Unacceptable else kind("no"))
+        for kind in AccountsError.__subclasses__()
+    }
+    assert {kind: answer.status for kind, answer in answers.items()} == {
+        NotThere: 404,
+        Conflict: 409,
+        Unacceptable: 422,
+    }
 
 
 @pytest.mark.parametrize("path", ["/users", "/workspaces"])
@@ -925,11 +962,69 @@ def test_everything_of_another_organisation_is_404(
 @pytest.mark.parametrize("path", ["/users/{}", "/workspaces/{}", "/api-keys/{}", "/users-invite/{}"])
 def test_ids_that_are_none_are_404(admin: AdminClient, path: str) -> None:
     for bad in ("%00", "x", "a" * 5000, "%27%3B%20DROP%20TABLE%20users%3B", "é"):
-        response = admin.http.delete(path.format(bad))
+        response = admin.send("DELETE", path.format(bad))
         assert response.status_code == 404
         assert set(response.json()) == {"detail"}
         assert len(response.content) < 2000
 
 
 def test_a_large_body_is_refused(admin: AdminClient) -> None:
-    assert admin.http.post("/users", content=b" " * 3_000_000).status_code == 413
+    assert admin.send("POST", "/users", content=b" " * 3_000_000).status_code == 413
+
+
+def test_the_lines_of_the_documentation_work(
+    server: AdminServer, organization: Organization, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "admin.md").read_text("utf-8")
+    settings, *blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert "ADMIN_API_KEY=" in settings
+    things = furnish(organization)
+    (tmp_path / ".curlrc").write_text('fail-with-body\nsilent\nshow-error\nwrite-out = "\\n"\n')
+    environment = {
+        "PATH": os.environ["PATH"],
+        "CURL_HOME": str(tmp_path),
+        "URL": server.url + "/v1/admin",
+        "ADMIN_API_KEY": organization.admin_key()[1],
+        "USER_ID": things.user,
+        "WORKSPACE_ID": things.workspace,
+        "KEY_ID": things.key,
+        "INVITE_ID": things.invite,
+    }
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", "\n".join(blocks)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("+ curl ") == "\n".join(blocks).count("curl ")
+    assert {"user.create", "workspace.create", "api_key.delete", "workspace.delete"} <= set(
+        organization.events()
+    )
+
+
+def test_a_database_that_fails_is_503(tmp_path: Path) -> None:
+    database = Database(new_sqlite(tmp_path))
+    set_up(database)
+    running = AdminServer(database)
+    running.start()
+    try:
+        admin = AdminClient(running, make_organization(database).admin_key()[1])
+        admin.get("/users")
+        for table in ("users", "api_keys"):
+            with database.write() as connection:
+                connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO gone_{table}"))
+            running.access.forget()
+            for method, path, body in (
+                ("GET", "/users", None),
+                ("POST", "/users-invite", {"email": "a@b.co"}),
+            ):
+                response = admin.call(method, path, body)
+                assert response.status_code == 503
+                assert response.json()["message"] == "Service unavailable."
+                assert "retry-after" in response.headers
+    finally:
+        running.stop()
+        database.dispose()

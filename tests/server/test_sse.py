@@ -12,6 +12,7 @@ from mezzo.protocol.response import Usage
 from mezzo.server.sse import PADDING_ALPHABET, ChunkWriter, no_padding, random_padding
 from mezzo.server.terms import ChatTerms
 from tests.fakes import FakeBackend, Script, delta, finished
+from tests.metering.entries import PRICE
 from tests.server.live import LiveServer, chat, events_of, live_server
 
 USAGE = Usage.of(prompt_tokens=12, completion_tokens=3)
@@ -28,6 +29,7 @@ def make_writer(
         num_choices=num_choices,
         temperature=0.3,
         prefix=prefix,
+        price=PRICE,
         stream_tool_calls=stream_tool_calls,
         headers={},
         json_headers={},
@@ -102,7 +104,7 @@ class TestChunkWriter:
         assert writer.failure(USAGE) == frame(
             '{"index":0,"delta":{"content":""},"finish_reason":"error"}'
         ) + frame('{"index":2,"delta":{"content":""},"finish_reason":"error"}', USAGE_JSON)
-        assert writer.is_complete
+        assert not writer.is_complete
 
 
 def test_padding_is_a_beginning_of_the_alphabet_of_any_length() -> None:

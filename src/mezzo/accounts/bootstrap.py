@@ -17,7 +17,7 @@ from mezzo.accounts.keys import insert_key
 from mezzo.accounts.scope import find_default_workspace
 from mezzo.kit.ids import new_uuid
 from mezzo.kit.secrets import fingerprint, hash_secret
-from mezzo.store.database import Database, DatabaseUnavailable
+from mezzo.store.database import Database, DatabaseUnavailable, insert_into
 from mezzo.store.tables import api_keys, installation, organizations, workspaces
 
 OPERATOR_KEY_NAME = "operator"
@@ -65,7 +65,7 @@ def _ensure_installation(
 ) -> None:
     # The first to insert makes the row; on PostgreSQL a second one waits here until the first has committed.
     connection.execute(
-        database.insert(installation)
+        insert_into(installation, database.dialect)
         .values(id=1, currency=currency, secret_fingerprint=fingerprint(secret), created_at=now)
         .on_conflict_do_nothing()
     )

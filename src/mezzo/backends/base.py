@@ -6,8 +6,9 @@ encodes and admits it, or raises; the `Generation` it returns is then read to it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from mezzo.prompt.output import Piece
@@ -57,6 +58,28 @@ class BackendStats:
     num_image_misses: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCounts:
+    """The counts of one engine process since its start, by itself; they only grow.
+
+    run_id                        names the process
+    num_requests, prompt_tokens   requests that it accepted, and the tokens of their prompts
+    completion_tokens             tokens that it produced
+    """
+
+    run_id: str
+    weights: str
+    started_at: datetime
+    num_requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+Approve = Callable[[int, int], Awaitable[None]]
+"""Awaited with the most prompt tokens and the most completion tokens (over all choices) that a request can use, when
+both are known and before any work is done for it. What it raises ends the submission."""
+
+
 @dataclass(slots=True)
 class PredictionCounts:
     """Tokens of a request's prediction that were tried: those that were the answer's, and those that were not."""
@@ -96,6 +119,18 @@ class Generation(Protocol):
     @property
     def num_prompt_tokens(self) -> int:
         """Tokens of the rendered prompt, template included; counted once however many choices."""
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Prompt tokens that stand for images."""
+
+    @property
+    def engine_run_id(self) -> str | None:
+        """The engine process that works on it, None where there is none of ours."""
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the counts are guesses, because whoever generated did not tell."""
 
     @property
     def num_cached_tokens(self) -> int:
@@ -141,8 +176,15 @@ class Backend(Protocol):
     def info(self) -> WeightsInfo:
         """Known from the moment the backend is constructed: cards need it before it is ready."""
 
+    @property
+    def max_num_seqs(self) -> int:
+        """Sequences that it can generate at the same time; further ones wait."""
+
     def stats(self) -> BackendStats:
         """Return current figures; cheap, no I/O."""
+
+    def engine_counts(self) -> Sequence[EngineCounts]:
+        """Return what each engine process of this backend counted, the present one last; cheap, no I/O."""
 
     async def start(self) -> None:
         """Load and return when ready. Raises: BackendUnavailable with the reason."""
@@ -158,6 +200,7 @@ class Backend(Protocol):
         request_id: str,
         temperature: float,
         cache_scope: str,
+        approve: Approve,
     ) -> Generation:
         """Admit a request.
 
@@ -165,11 +208,11 @@ class Backend(Protocol):
         cache_scope: requests of different scopes share nothing that is cached, so that nobody can tell by the time
         an answer takes what others have sent.
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features
-        these weights lack); BackendUnavailable for what it must wait for.
+        these weights lack); BackendUnavailable for what it must wait for; what `approve` raises.
         """
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
     ) -> Generation:
         """Admit a request to fill in the middle; only weights with the capability `completion_fim` are asked.
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mezzo.backends.base import (
+    Approve,
     BackendFailed,
     BackendStats,
     BackendUnavailable,
     ChoiceDelta,
     ChoiceFinished,
+    EngineCounts,
     GenerationEvent,
     PredictionCounts,
     WeightsInfo,
@@ -135,6 +137,10 @@ class EmbeddedBackend:
         return frozenset({"completion_chat"}) | (of_format - missing)
 
     @property
+    def max_num_seqs(self) -> int:
+        return self._client.config.max_num_seqs
+
+    @property
     def engine(self) -> EngineClient:
         """The engine's client, for what is no part of answering requests: process id, load figures."""
         return self._client
@@ -155,6 +161,19 @@ class EmbeddedBackend:
             num_image_hits=stats.num_image_hits if stats else 0,
             num_image_misses=stats.num_image_misses if stats else 0,
         )
+
+    def engine_counts(self) -> list[EngineCounts]:
+        return [
+            EngineCounts(
+                run_id=run.id,
+                weights=self._folder.name,
+                started_at=run.started_at,
+                num_requests=run.num_requests,
+                prompt_tokens=run.num_prompt_tokens,
+                completion_tokens=run.num_completion_tokens,
+            )
+            for run in self._client.runs
+        ]
 
     async def start(self) -> None:
         vocabulary = Vocabulary(
@@ -179,6 +198,7 @@ class EmbeddedBackend:
         request_id: str,
         temperature: float,
         cache_scope: str,
+        approve: Approve,
     ) -> EmbeddedGeneration:
         grammar = await self._grammar(request)
         prompt = await self._encode(request, attachments)
@@ -205,12 +225,13 @@ class EmbeddedBackend:
             begun_with=grammar.begun_with.encode() if grammar is not None else b"",
         )
         parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
+        await approve(len(prompt.token_ids), self._most_completion_tokens(message))
         return await self._begin(
             message, parsers, prediction=PredictionCounts() if request.prediction.content else None
         )
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float
+        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
     ) -> EmbeddedGeneration:
         suffix = request.suffix or ""
         num_chars = len(request.prompt) + len(suffix)
@@ -224,7 +245,13 @@ class EmbeddedBackend:
             stop=request.stop_strings,
         )
         message = AddRequest(request_id=request_id, prompt_token_ids=prompt, params=params)
+        await approve(len(prompt), self._most_completion_tokens(message))
         return await self._begin(message, [PlainParser()], prediction=None)
+
+    def _most_completion_tokens(self, message: AddRequest) -> int:
+        room = self.info.max_context_length - len(message.prompt_token_ids)
+        limit = message.params.max_tokens
+        return message.n * (room if limit is None else min(room, limit))
 
     async def _begin(
         self, message: AddRequest, parsers: list[OutputParser], *, prediction: PredictionCounts | None
@@ -233,9 +260,7 @@ class EmbeddedBackend:
             stream = await self._client.submit(message)
         except (EngineFull, EngineUnavailable) as error:
             raise BackendUnavailable(str(error)) from error
-        return EmbeddedGeneration(
-            self._client, stream, len(message.prompt_token_ids), parsers, prediction=prediction
-        )
+        return EmbeddedGeneration(self._client, stream, parsers, prediction=prediction)
 
     async def _prediction(self, request: ChatCompletionRequest) -> list[int]:
         """Return the tokens that the answer is expected to be, without what a prefix has said already."""
@@ -312,7 +337,6 @@ class EmbeddedGeneration:
         self,
         client: EngineClient,
         stream: EngineStream,
-        num_prompt_tokens: int,
         parsers: list[OutputParser],
         *,
         prediction: PredictionCounts | None,
@@ -320,9 +344,15 @@ class EmbeddedGeneration:
         self._client = client
         self._stream = stream
         self._parsers = parsers
-        self.num_prompt_tokens = num_prompt_tokens
+        self.num_prompt_tokens = len(stream.request.prompt_token_ids)
+        self.num_image_tokens = sum(image.num_tokens for image in stream.request.images)
         self.prediction = prediction
         self.num_cached_tokens = 0  # nothing is reused between requests yet
+        self.is_estimated = False
+
+    @property
+    def engine_run_id(self) -> str | None:
+        return self._stream.run_id
 
     async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
         try:

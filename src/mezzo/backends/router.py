@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from mezzo.backends.base import Backend
+from mezzo.backends.base import Backend, EngineCounts
 
 
 class Router:
@@ -34,6 +34,10 @@ class Router:
     def backend_for(self, model_id: str) -> Backend:
         """Return the backend of a model id. Raises: KeyError for an id that is not served here."""
         return self._backends[model_id]
+
+    def engine_counts(self) -> list[EngineCounts]:
+        """Return what each engine process counted itself."""
+        return [counts for backend in self._distinct for counts in backend.engine_counts()]
 
     async def start(self) -> None:
         """Load all weights at once and return when every backend is ready.

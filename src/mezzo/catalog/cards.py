@@ -23,6 +23,7 @@ from mezzo.catalog.resolve import Resolution, resolve
 
 Lifecycle = Literal["active", "deprecated", "retired"]
 Modality = Literal["text", "image", "reasoning"]
+ServiceTier = Literal["standard", "priority", "batch"]
 Feature = Literal[
     "chat-completions",
     "function-calling",
@@ -58,7 +59,9 @@ class Price(_Entry):
 
     valid_from: AwareDatetime
     currency: Literal["USD", "EUR"]
+    service_tier: ServiceTier
     input_per_million: Amount
+    cached_input_per_million: Amount
     output_per_million: Amount
 
 
@@ -101,9 +104,9 @@ class Card(_Entry):
 
     @model_validator(mode="after")
     def _check_prices(self) -> Card:
-        validities = [(price.currency, price.valid_from) for price in self.prices]
+        validities = [(price.currency, price.service_tier, price.valid_from) for price in self.prices]
         if len(set(validities)) < len(validities):
-            raise ValueError("two prices of one currency are valid from the same moment")
+            raise ValueError("two prices of one currency and tier are valid from the same moment")
         return self
 
     @property

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mezzo.cli.database import open_database
 from mezzo.cli.options import read_settings
 from mezzo.cli.output import CommandFailed, put
 
@@ -87,51 +88,44 @@ def accounts(home: Path | None, config: Path | None, *, read_only: bool = False)
     """
     from datetime import UTC, datetime
 
-    from sqlalchemy.exc import DBAPIError
-
     from mezzo.accounts.errors import AccountsError, Unacceptable
-    from mezzo.kit.secrets import MachineKeyError
-    from mezzo.store.database import Database, DatabaseUnavailable
 
     settings = read_settings({"home": home}, config=config)
     now = datetime.now(UTC)
     try:
-        database = Database(settings.resolve_database_url())
-        try:
+        with open_database(settings) as database:
             organization_id = _organization(database, settings, now)
             with database.read() if read_only else database.write() as connection:
                 yield Accounts(connection, organization_id, now)
-        finally:
-            database.dispose()
     except Unacceptable as error:
         name = _OPTIONS.get(error.param, error.param)
         raise CommandFailed(f"{name}: {error}", exit_code=2) from error
     except AccountsError as error:
         raise CommandFailed(str(error)) from error
-    except (DatabaseUnavailable, MachineKeyError) as error:
-        raise CommandFailed(str(error)) from error
-    except DBAPIError as error:
-        # The statement and its values stay out of sight: there may be a secret among them.
-        raise CommandFailed(f"the database failed: {str(error.orig).strip().splitlines()[0]}") from None
-    except OSError as error:
-        raise CommandFailed(f"the database cannot be opened: {error.strerror or error}") from error
 
 
 def _organization(database: Database, settings: Settings, now: datetime) -> str:
     from mezzo.accounts.bootstrap import find_first_organization, prepare
+    from mezzo.kit.secrets import MachineKeyError
+    from mezzo.store.database import DatabaseUnavailable
 
-    database.migrate()
     with database.read() as connection:
         first = find_first_organization(connection)
     if first is not None:
         return first
-    return prepare(
-        database,
-        operator_key=settings.resolve_api_key(),
-        secret=settings.resolve_secret_key(),
-        currency=settings.currency,
-        now=now,
-    ).organization_id
+    try:
+        made = prepare(
+            database,
+            operator_key=settings.resolve_api_key(),
+            secret=settings.resolve_secret_key(),
+            currency=settings.currency,
+            now=now,
+        )
+    except (DatabaseUnavailable, MachineKeyError) as error:
+        raise CommandFailed(str(error)) from error
+    except OSError as error:
+        raise CommandFailed(f"this machine's keys cannot be kept: {error.strerror or error}") from error
+    return made.organization_id
 
 
 def put_json(value: object) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mezzo import __version__
+from mezzo.cli.books import backup, reconcile
 from mezzo.cli.chat import chat
 from mezzo.cli.export import export
 from mezzo.cli.keys import keys
@@ -33,6 +34,8 @@ app.command(cls=SettingsCommand)(chat)
 app.command(cls=SettingsCommand)(pull)
 app.command(cls=SettingsCommand)(models)
 app.command(cls=SettingsCommand)(export)
+app.command()(reconcile)
+app.command()(backup)
 app.add_typer(train)
 app.add_typer(keys)
 app.add_typer(users)

@@ -85,7 +85,10 @@ def _run(settings: Settings, catalog: Catalog, checkpoints: Mapping[str, Checkpo
     from mezzo.server.run import serve as run_server
 
     configure_logging(
-        level=settings.log_level, format=settings.log_format, log_prompts=settings.log_prompts, secrets=[key]
+        level=settings.log_level,
+        format=settings.log_format,
+        log_prompts=settings.log_prompts,
+        secrets=settings.secrets(),
     )
 
     was_ready = False

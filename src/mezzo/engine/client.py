@@ -12,6 +12,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
@@ -34,6 +36,7 @@ from mezzo.engine.messages import (
 )
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.sequence import TokenScore
+from mezzo.kit.ids import new_uuid
 
 log = structlog.get_logger()
 
@@ -51,6 +54,7 @@ _SUBMIT_PATIENCE_S = 30.0
 _MAX_IMAGE_BYTES = 1 << 30
 # An engine that lived this long was not killed by its own start.
 _HEALTHY_AFTER_S = 10.0
+_MAX_RUNS = 16
 
 
 class EngineDied(Exception):
@@ -74,11 +78,27 @@ class State(enum.Enum):
     STOPPED = enum.auto()
 
 
+@dataclass(slots=True)
+class EngineRun:
+    """One engine process, and its own counts as of its last message.
+
+    num_requests, num_prompt_tokens   requests that it took, and the tokens of their prompts
+    num_completion_tokens             tokens that it produced
+    """
+
+    id: str
+    started_at: datetime
+    num_requests: int = 0
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+
+
 class EngineStream:
     """The outputs of one request, in the order they were produced.
 
     Iterating yields lists: all that arrived since the last look. It ends when every choice has finished.
 
+    run_id          the engine process that it was sent to last
     number          how many requests this one's engine process had been sent with it
     may_be_resent   whether it goes to the next process, should this one die without having read it
     """
@@ -86,6 +106,7 @@ class EngineStream:
     def __init__(self, request: AddRequest) -> None:
         self.request = request
         self.num_unfinished = request.n
+        self.run_id: str | None = None
         self.number = 0
         self.may_be_resent = True
         self._pending: deque[SequenceOutput] = deque()
@@ -137,6 +158,8 @@ class EngineClient:
         self.ready: Ready | None = None
         self.stats: EngineStats | None = None
         self.num_restarts = 0
+        # Those that ended stay a while: their last counts are of interest after their death.
+        self.runs: deque[EngineRun] = deque(maxlen=_MAX_RUNS)
         self._vocabulary: Vocabulary | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -164,6 +187,7 @@ class EngineClient:
                 stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
             )
         self._socket = ours
+        self.runs.append(EngineRun(new_uuid(), datetime.now(UTC)))
 
     async def start(self, vocabulary: Vocabulary) -> Ready:
         """Load, and return when the engine takes requests. Raises: EngineUnavailable with the reason."""
@@ -292,6 +316,7 @@ class EngineClient:
                 message = decode_from_engine(await reader.readexactly(HEADER.unpack(header)[0]))
                 if isinstance(message, StepDone):
                     self.stats = message.stats
+                    self._note_counts(message.stats)
                     self._dispatch(message.outputs)
                 elif isinstance(message, Ready):
                     ready_at = time.monotonic()
@@ -314,6 +339,12 @@ class EngineClient:
             self._writer = None
             self._socket = None
 
+    def _note_counts(self, stats: EngineStats) -> None:
+        run = self.runs[-1]
+        run.num_requests = stats.num_requests
+        run.num_prompt_tokens = stats.num_prompt_tokens
+        run.num_completion_tokens = stats.num_completion_tokens
+
     def _dispatch(self, outputs: list[SequenceOutput]) -> None:
         for output in outputs:
             stream = self._streams.get(output.request_id)
@@ -331,6 +362,7 @@ class EngineClient:
     def _send_request(self, stream: EngineStream) -> None:
         self._num_sent += 1
         stream.number = self._num_sent
+        stream.run_id = self.runs[-1].id
         self._send(stream.request)
 
     def _fail_streams(self, num_read: int | None = None) -> None:

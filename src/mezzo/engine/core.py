@@ -109,6 +109,7 @@ class EngineCore:
         if request.scored_from is not None:
             _check_scored(request)
         images = self._place_images(request)
+        self._num_prompt_tokens += num_prompt
         if request.params.max_tokens == 0 and request.scored_from is None:
             self._finished_early += [
                 _ended(request.request_id, index, "length") for index in range(request.n)
@@ -132,7 +133,6 @@ class EngineCore:
             scored_from=request.scored_from,
         )
         self._num_arrivals += 1
-        self._num_prompt_tokens += num_prompt
         self._requests[request.request_id] = [first]
         if request.grammar is None:
             self.scheduler.add(first)

@@ -26,7 +26,7 @@ _SECRET_FIELDS = frozenset(
 # An authorization value's scheme stays readable, its credential does not.
 _BEARER = re.compile(r"(?i)\b(bearer|basic)(\s+)[^\s\"',;)}\]]+")
 # Our own keys, and the `sk-`, `hf_` … kind that other services hand out.
-_KEY = re.compile(r"\b(?:mz-|sk-|hf_)[A-Za-z0-9_-]{16,}")
+_KEY = re.compile(r"\b(?:mza?-|sk-|hf_)[A-Za-z0-9_-]{16,}")
 _SHORTEST_LITERAL = 4
 
 

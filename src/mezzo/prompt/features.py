@@ -290,7 +290,11 @@ FIELDS: tuple[FieldSupport, ...] = (
     ),
     FieldSupport("guardrails", "refused", "Only null or `[]`.", _only("guardrails", None, [])),
     FieldSupport("prompt_cache_key", "no effect", "Accepted: a hint for caches, and nothing to steer here."),
-    FieldSupport("service_tier", "honoured", "Every request is served as `standard`; the answer says so."),
+    FieldSupport(
+        "service_tier",
+        "honoured",
+        "`auto`: `priority` where the workspace has it, else `standard`; usage says which.",
+    ),
     FieldSupport("safe_prompt", "honoured", "Puts mezzo's safety prompt before the conversation."),
     FieldSupport(
         "stream_options",

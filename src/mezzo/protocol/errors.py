@@ -20,6 +20,8 @@
         ├── InvalidFile                  400  3310
         ├── TooManyPages                 400  3730
         ├── InvalidDocument              400  3740
+        ├── SpendLimitExceeded           402  -
+        ├── IdempotencyConflict          409  -
         ├── PayloadTooLarge              413  -
         ├── RateLimited                  429  1300
         ├── InternalError                500  3000
@@ -249,15 +251,37 @@ class PayloadTooLarge(DomainError):
     code = None
 
 
+class SpendLimitExceeded(DomainError):
+    """What the request could cost is more than a monthly spending limit leaves."""
+
+    status = 402
+    type = "spend_limit_exceeded"
+    code = None
+
+
+class IdempotencyConflict(DomainError):
+    """An `Idempotency-Key` that stands for another call, or for one that is still being answered."""
+
+    status = 409
+    type = "idempotency_error"
+    code = None
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message, param="Idempotency-Key", retry_after_s=retry_after_s)
+
+
 class RateLimited(DomainError):
-    """The caller's own limit is used up. Never used for the server being full."""
+    """The caller's own limit is used up. Never used for the server being full.
+
+    retry_after_s: None where the wait is longer than any client should sleep.
+    """
 
     status = 429
     type = "rate_limited"
     code = "1300"
 
-    def __init__(self, *, retry_after_s: int) -> None:
-        super().__init__("Rate limit exceeded", retry_after_s=retry_after_s)
+    def __init__(self, message: str = "Rate limit exceeded", *, retry_after_s: int | None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
 
 
 class InternalError(DomainError):

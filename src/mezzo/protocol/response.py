@@ -45,14 +45,16 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         completion_tokens: int,
         cached_tokens: int = 0,
         completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET,
+        service_tier: Literal["standard", "priority"] = "standard",
     ) -> Usage:
-        """Return the usage of a request served in the standard tier."""
+        """Return the usage of a request; `cached_tokens` are a part of `prompt_tokens`."""
         return cls(
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             total_tokens=prompt_tokens + completion_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=cached_tokens),
             completion_tokens_details=completion_tokens_details,
+            service_tier=service_tier,
         )
 
 

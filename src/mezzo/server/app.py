@@ -9,10 +9,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from mezzo import __version__
+from mezzo.server.answer import Answering
 from mezzo.server.errors import FaultMiddleware, add_error_handlers
 from mezzo.server.exchange import CORRELATION_HEADER, ExchangeMiddleware
 from mezzo.server.gateway import Gateway
 from mezzo.server.openapi import describe
+from mezzo.server.retries import Retries
 from mezzo.server.routes.chat import chat_routes
 from mezzo.server.routes.fim import fim_routes
 from mezzo.server.routes.health import health_routes
@@ -25,11 +27,13 @@ class MezzoApp(FastAPI):
     """A FastAPI application whose description comes from our own types.
 
     gateway   for whoever runs the application: it drains and breaks off requests at shutdown
+    retries   the same: what it does for clients who have left is to be finished
     """
 
-    def __init__(self, gateway: Gateway, **options: Any) -> None:
+    def __init__(self, gateway: Gateway, retries: Retries, **options: Any) -> None:
         super().__init__(**options)
         self.gateway = gateway
+        self.retries = retries
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made once."""
@@ -41,23 +45,26 @@ class MezzoApp(FastAPI):
 def create_app(settings: Settings, services: Services) -> MezzoApp:
     """Return the application. It starts and stops nothing: the backends belong to whoever made them."""
     gateway = Gateway(settings, services)
+    retries = Retries(services.books)
     app = MezzoApp(
         gateway,
+        retries,
         title="mezzo",
         version=__version__,
         docs_url=None,  # the built-in pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # a redirect would be built from the Host header
         middleware=[
-            Middleware(ExchangeMiddleware, metrics=services.metrics),
+            Middleware(ExchangeMiddleware, metrics=services.metrics, server_timing=settings.server_timing),
             *_cors(settings),
             Middleware(FaultMiddleware),
         ],
     )
     add_error_handlers(app)
-    app.include_router(chat_routes(settings, gateway, services.verifier))
-    app.include_router(fim_routes(settings, gateway, services.verifier))
-    app.include_router(models_routes(gateway, services.verifier))
+    answering = Answering(settings, services.access, retries)
+    app.include_router(chat_routes(gateway, answering))
+    app.include_router(fim_routes(gateway, answering))
+    app.include_router(models_routes(gateway, services.access))
     app.include_router(health_routes(gateway, services))
     return app
 

@@ -1,60 +1,52 @@
-"""Who is calling: bearer tokens against the keys that this server knows."""
+"""Who is calling: bearer tokens against the keys that the accounts know."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 
-from mezzo.kit.secrets import hash_secret, is_same_secret, mask
-from mezzo.protocol.errors import Unauthorized
+from mezzo.accounts.access import Access, AccessCache
+from mezzo.protocol.errors import Forbidden, ServiceUnavailable, Unauthorized
+from mezzo.server.exchange import exchange_of
+from mezzo.store.group_commit import reason
+
+_log = structlog.get_logger("mezzo.server")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Somebody whose key was good.
+async def authenticate(request: Request, access: AccessCache) -> Access:
+    """Return what the sender of a request may do in its workspace, and note it in the exchange.
 
-    key_id   names the key in counters; the key cannot be told from it
-    label    the key as people may see it, e.g. `mz-…wxyz`
+    Raises: Unauthorized, `Unauthorized` without a bearer token and `Invalid API Key` for one nobody has; Forbidden for
+    an admin key; ServiceUnavailable.
     """
-
-    key_id: str
-    label: str
-
-
-class KeyVerifier(Protocol):
-    """Knows which keys are good."""
-
-    def verify(self, key: str) -> Caller | None:
-        """Return the owner of `key`, or None. Takes the same time for a near miss as for a far one."""
+    exchange = exchange_of(request)
+    with exchange.timed("auth"):
+        found = await find_access(bearer_token(request), access)
+    exchange.caller, exchange.workspace_id = found.label, found.workspace_id
+    if found.kind == "admin":
+        raise Forbidden("An admin key is for the admin API only")
+    return found
 
 
-class SingleKeyVerifier:
-    """The one key of a server without accounts, kept as a hash."""
+async def find_access(key: str | None, access: AccessCache) -> Access:
+    """Return what a key may do. Raises: Unauthorized, ServiceUnavailable."""
+    if key is None:
+        raise Unauthorized("Unauthorized")
+    try:
+        found = await access.find(key)
+    except SQLAlchemyError as fault:
+        _log.error("keys cannot be read", reason=reason(fault))
+        raise ServiceUnavailable from None
+    if found is None:
+        raise Unauthorized("Invalid API Key")
+    return found
 
-    def __init__(self, key: str) -> None:
-        self._hash = hash_secret(key)
-        self._caller = Caller(key_id=self._hash[:16], label=mask(key))
 
-    def verify(self, key: str) -> Caller | None:
-        """Return the caller if `key` is the key."""
-        return self._caller if is_same_secret(hash_secret(key), self._hash) else None
-
-
-def authenticate(request: Request, verifier: KeyVerifier) -> Caller:
-    """Return who sent a request.
-
-    Raises: Unauthorized, `Unauthorized` without a bearer token and `Invalid API Key` for one nobody has.
-    """
+def bearer_token(request: Request) -> str | None:
+    """Return the token of a request's one Authorization header, None if there is no such thing."""
     values = request.headers.getlist("authorization")
     if len(values) != 1:
-        raise Unauthorized("Unauthorized")
+        return None
     scheme, _, key = values[0].partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
-        raise Unauthorized("Unauthorized")
-    caller = verifier.verify(key)
-    if caller is None:
-        raise Unauthorized("Invalid API Key")
-    return caller
+    return key.strip() or None if scheme.lower() == "bearer" else None

@@ -6,7 +6,9 @@ it once, when the answer was sent or nobody is left to send it to.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,20 +38,24 @@ class Exchange:
     request_id       32 hexadecimal digits: the answer's `id`, and the request's name in every log
     correlation_id   the value of the header `mistral-correlation-id`
     started_s        time.perf_counter() at its beginning
-    headers          sent with the answer, whatever the answer is
+    headers          sent with the answer, whatever the answer is; limit_headers: with a good one
     model            the name that was asked for; model_id: the card that answers, once known
     outcome          set by the gateway for requests that reached a backend, else told from the status
+    parts_s          seconds that its way through authentication, limits and books took, by part
     prompt, completion
                      set only when the operator wants them in the logs
     """
 
     method: str
+    path: str
     request_id: str = field(default_factory=new_request_id)
     correlation_id: str = field(default_factory=new_correlation_id)
     started_s: float = field(default_factory=time.perf_counter)
     headers: dict[str, str] = field(default_factory=dict)
+    limit_headers: dict[str, str] = field(default_factory=dict)
     status: int = CLIENT_CLOSED_REQUEST
     caller: str | None = None
+    workspace_id: str | None = None
     model: str | None = None
     model_id: str | None = None
     weights: str | None = None
@@ -57,16 +63,27 @@ class Exchange:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
+    num_image_tokens: int = 0
     prediction: PredictionCounts | None = None
     ttft_s: float | None = None
     outcome: Outcome | None = None
     prompt: Any = None
     completion: Any = None
+    parts_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the exchange began."""
         return time.perf_counter() - self.started_s
+
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add what happens inside the block to a part's time."""
+        began_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts_s[part] = self.parts_s.get(part, 0.0) + time.perf_counter() - began_s
 
     def settled_outcome(self) -> Outcome:
         """Return how it ended: as the gateway said, else as the status tells."""
@@ -88,15 +105,16 @@ def exchange_of(request: Request) -> Exchange:
 class ExchangeMiddleware:
     """The outermost layer: opens an exchange, names it in the answer's headers, and closes it once."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, server_timing: bool = False) -> None:
         self._app = app
         self._metrics = metrics
+        self._server_timing = server_timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(method=scope["method"])
+        exchange = Exchange(method=scope["method"], path=scope["path"])
         # HEAD is GET without the body, which the HTTP protocol below leaves out: it looks at its own scope.
         method = "GET" if exchange.method == "HEAD" else exchange.method
         scope = {**scope, "method": method, _SCOPE_KEY: exchange}
@@ -105,6 +123,10 @@ class ExchangeMiddleware:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 named = {CORRELATION_HEADER: exchange.correlation_id, **exchange.headers}
+                if self._server_timing:
+                    named["server-timing"] = ", ".join(
+                        f"{part};dur={seconds * 1000:.3f}" for part, seconds in exchange.parts_s.items()
+                    )
                 pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
                 message = {**message, "headers": [*message["headers"], *pairs]}
             await send(message)
@@ -140,6 +162,7 @@ def _record(exchange: Exchange, route: str, outcome: Outcome) -> dict[str, Any]:
         "outcome": outcome,
         "duration_s": round(exchange.elapsed_s, 6),
         "caller": exchange.caller,
+        "workspace": exchange.workspace_id,
     }
     if exchange.model is not None:
         record |= {

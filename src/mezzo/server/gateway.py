@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import structlog
 
+from mezzo.accounts.access import Access, RateLimits
 from mezzo.backends.base import Backend, BackendUnavailable, Generation, WeightsInfo
 from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
-from mezzo.metering.limits import LimitExceeded, LimitState
+from mezzo.metering.idempotency import Claim, KeptAnswer
+from mezzo.metering.limits import LimitExceeded
+from mezzo.metering.prices import Price, PriceNotFound
+from mezzo.metering.records import Status, Usage
 from mezzo.prompt.features import DOCUMENTS, check_features, check_fim_features
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
@@ -25,7 +31,7 @@ from mezzo.protocol.errors import (
 )
 from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
-from mezzo.server.auth import Caller
+from mezzo.server.admission import Admission
 from mezzo.server.exchange import Exchange
 from mezzo.server.running import RunningChat
 from mezzo.server.services import Services
@@ -38,12 +44,30 @@ MAX_LOGGED_URI = 64
 _log = structlog.get_logger("mezzo.server")
 
 
+# How the exchange calls an end, and how the books do. A request that was refused is never in them.
+_STATUS_OF: dict[str, Status] = {"finished": "finished", "aborted": "aborted", "failed": "failed"}
+NOTHING_USED = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What stands before a request is looked at closer: when it came, who answers it, within which limits."""
+
+    now: datetime
+    resolution: Resolution
+    backend: Backend
+    limits: RateLimits
+
+
 class Gateway:
-    """Admits chat requests, keeps sight of those that run, and charges what they used when they end."""
+    """Admits requests, keeps sight of those that run, and enters in the books what they used when they end."""
 
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._services = services
+        self._default_limits = RateLimits(
+            settings.requests_per_minute, settings.tokens_per_minute, settings.tokens_per_month
+        )
         self._running: set[RunningChat] = set()
         self._is_draining = False
 
@@ -54,52 +78,54 @@ class Gateway:
 
     @property
     def num_running(self) -> int:
-        """Chat requests that are admitted and not closed."""
+        """Requests that are admitted and not closed."""
         return len(self._running)
 
-    async def admit(self, caller: Caller, request: ChatCompletionRequest, exchange: Exchange) -> RunningChat:
+    async def admit(
+        self, access: Access, request: ChatCompletionRequest, exchange: Exchange, claim: Claim | None
+    ) -> RunningChat:
         """Check a request in the reference's order and hand it to the backend of its model.
 
-        What is returned must be closed by whoever called. Raises: ApiError.
+        claim: of its idempotency key. What is returned must be closed by whoever called.
+        Raises: ApiError; metering.journal.KeyTaken if another call with the key came first.
         """
-        now = self._services.clock()
-        resolution, backend, limits = self._receive(caller, request, exchange, now)
+        settled = await self._receive(access, request, exchange)
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
-        check_features(request, served_capabilities(resolution, backend.info) | {DOCUMENTS})
-        terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
+        check_features(request, served_capabilities(settled.resolution, settled.backend.info) | {DOCUMENTS})
+        terms, admission = self._prepare(access, request, exchange, settled, claim)
         async with self._services.attachments.loaded(request) as attachments:
-            generation = await _submitted(
-                backend,
-                backend.submit(
-                    request,
-                    attachments,
-                    request_id=terms.id,
-                    temperature=terms.temperature,
-                    cache_scope=caller.key_id,
-                ),
+            submission = settled.backend.submit(
+                request,
+                attachments,
+                request_id=terms.id,
+                temperature=terms.temperature,
+                cache_scope=access.workspace_id or "",
+                approve=admission.approve,
             )
-        if self._settings.log_prompts:
-            exchange.prompt = [
-                _without_files(message.model_dump(mode="json")) for message in request.messages
-            ]
-        return self._run(generation, terms, limits, exchange, caller)
+            generation = await _submitted(settled.backend, submission, admission)
+            chat = self._run(generation, terms, admission, access, settled, exchange)
+            if self._settings.log_prompts:
+                exchange.prompt = [
+                    _without_files(message.model_dump(mode="json")) for message in request.messages
+                ]
+        return chat
 
     async def admit_fim(
-        self, caller: Caller, request: FimCompletionRequest, exchange: Exchange
+        self, access: Access, request: FimCompletionRequest, exchange: Exchange, claim: Claim | None
     ) -> RunningChat:
-        """Do with a request to fill in the middle as `admit` does with a chat. Raises: ApiError."""
-        now = self._services.clock()
-        resolution, backend, limits = self._receive(caller, request, exchange, now)
-        if "completion_fim" not in served_capabilities(resolution, backend.info):
+        """Do with a request to fill in the middle as `admit` does with a chat. Raises: as `admit`."""
+        settled = await self._receive(access, request, exchange)
+        if "completion_fim" not in served_capabilities(settled.resolution, settled.backend.info):
             raise InvalidModel(request.model)
         check_fim_features(request)
-        terms = settle_terms(request, resolution, request_id=exchange.request_id, now=now)
-        generation = await _submitted(
-            backend, backend.submit_fim(request, request_id=terms.id, temperature=terms.temperature)
+        terms, admission = self._prepare(access, request, exchange, settled, claim)
+        submission = settled.backend.submit_fim(
+            request, request_id=terms.id, temperature=terms.temperature, approve=admission.approve
         )
+        generation = await _submitted(settled.backend, submission, admission)
         if self._settings.log_prompts:
             exchange.prompt = {"prompt": request.prompt, "suffix": request.suffix}
-        return self._run(generation, terms, limits, exchange, caller)
+        return self._run(generation, terms, admission, access, settled, exchange)
 
     def drain(self) -> None:
         """Admit nothing from now on; what runs goes on."""
@@ -137,21 +163,21 @@ class Gateway:
     def _weights(self) -> Mapping[str, WeightsInfo]:
         return {model_id: backend.info for model_id, backend in self._services.router.by_model_id.items()}
 
-    def _receive(
-        self,
-        caller: Caller,
-        request: ChatCompletionRequest | FimCompletionRequest,
-        exchange: Exchange,
-        now: datetime,
-    ) -> tuple[Resolution, Backend, LimitState]:
-        """Find who answers, and count the request against its caller's limits."""
+    async def _receive(
+        self, access: Access, request: ChatCompletionRequest | FimCompletionRequest, exchange: Exchange
+    ) -> _Settled:
+        """Find who answers, and count the request against the limits of its workspace."""
         exchange.model, exchange.is_stream = request.model[:MAX_LOGGED_NAME], request.stream
         if self._is_draining:
             raise ServiceUnavailable
+        now = self._services.clock()
         resolution = self._resolve(request.model, now)
         backend = self._services.router.backend_for(resolution.served_by.id)
         exchange.model_id, exchange.weights = resolution.served_by.id, backend.info.name
-        return resolution, backend, self._count(caller, resolution, exchange)
+        limits = access.rate_limits_of(resolution.served_by.id, self._default_limits)
+        with exchange.timed("limits"):
+            await self._count(access, resolution, limits, exchange)
+        return _Settled(now, resolution, backend, limits)
 
     def _resolve(self, name: str, now: datetime) -> Resolution:
         served = self._services.router.by_model_id.keys()
@@ -164,28 +190,78 @@ class Gateway:
         except ModelRetired as retired:
             raise RetiredModel(name, retired.replacement) from None
 
-    def _count(self, caller: Caller, resolution: Resolution, exchange: Exchange) -> LimitState:
-        """Count the request against the caller's limits, which all names of a model share."""
+    async def _count(
+        self, access: Access, resolution: Resolution, limits: RateLimits, exchange: Exchange
+    ) -> None:
+        """Count the request against its workspace's limits, which all names of a model share."""
         try:
-            return self._services.limiter.admit(caller.key_id, resolution.served_by.id, time.monotonic())
+            state = await self._services.limiter.admit(
+                access.workspace_id or "", resolution.served_by.id, limits
+            )
         except LimitExceeded as over:
             exchange.headers |= over.state.headers()
             raise RateLimited(retry_after_s=over.retry_after_s) from None
+        exchange.limit_headers = state.headers()
+
+    def _prepare(
+        self,
+        access: Access,
+        request: ChatCompletionRequest | FimCompletionRequest,
+        exchange: Exchange,
+        settled: _Settled,
+        claim: Claim | None,
+    ) -> tuple[ChatTerms, Admission]:
+        wants_priority = getattr(request, "service_tier", None) == "auto" and access.has_priority
+        terms = settle_terms(
+            request,
+            settled.resolution,
+            request_id=exchange.request_id,
+            price=self._price(settled, wants_priority=wants_priority),
+            now=settled.now,
+        )
+        admission = Admission(
+            self._services.books,
+            self._services.queues.of(settled.backend),
+            exchange,
+            access,
+            terms,
+            claim=claim,
+            limits=settled.limits,
+            now=settled.now,
+            engine_run_id=lambda: next(
+                (counts.run_id for counts in reversed(settled.backend.engine_counts())), None
+            ),
+        )
+        return terms, admission
+
+    def _price(self, settled: _Settled, *, wants_priority: bool) -> Price:
+        """Return the price that holds now. A model without one for the priority tier is served in the standard one."""
+        find, model_id = self._services.prices.find, settled.resolution.served_by.id
+        try:
+            if wants_priority:
+                with contextlib.suppress(PriceNotFound):
+                    return find(model_id, "priority", settled.now)
+            return find(model_id, "standard", settled.now)
+        except PriceNotFound as fault:
+            _log.error("refused: no price", reason=str(fault))
+            raise ServiceUnavailable from None
 
     def _run(
         self,
         generation: Generation,
         terms: ChatTerms,
-        limits: LimitState,
+        admission: Admission,
+        access: Access,
+        settled: _Settled,
         exchange: Exchange,
-        caller: Caller,
     ) -> RunningChat:
         exchange.num_prompt_tokens = generation.num_prompt_tokens
-        exchange.headers |= limits.headers() | terms.headers
+        exchange.num_image_tokens = generation.num_image_tokens
+        exchange.headers |= exchange.limit_headers | terms.headers
 
-        def close(chat: RunningChat) -> None:
+        def close(chat: RunningChat, answer: KeptAnswer | None) -> Awaitable[None]:
             self._running.discard(chat)
-            self._charge(caller, chat)
+            return self._charge(chat, answer, admission, access, settled.limits)
 
         chat = RunningChat(
             generation,
@@ -194,29 +270,68 @@ class Gateway:
             self._services.metrics,
             on_close=close,
             keep_text=self._settings.log_prompts,
+            keeps_answer=admission.claim is not None,
         )
         self._running.add(chat)
         return chat
 
-    def _charge(self, caller: Caller, chat: RunningChat) -> None:
-        """Count what a request used, once, however it ended. Cached tokens are not held against its limit."""
-        exchange, model_id = chat.exchange, chat.terms.model_id
-        prompt, cached = exchange.num_prompt_tokens, exchange.num_cached_tokens
-        completion = exchange.num_completion_tokens
-        self._services.metrics.count_tokens(model_id, prompt=prompt, cached=cached, completion=completion)
-        cost = prompt - cached + completion
-        limits = self._services.limiter.charge(caller.key_id, model_id, cost, time.monotonic())
-        # Still in time for a JSON answer; a stream's headers left before its cost was known.
-        exchange.headers |= limits.headers(query_cost=cost)
+    def _charge(
+        self,
+        chat: RunningChat,
+        answer: KeptAnswer | None,
+        admission: Admission,
+        access: Access,
+        limits: RateLimits,
+    ) -> Awaitable[None]:
+        """Enter what a request used, once, however it ended. What is returned ends when it is in the books."""
+        exchange, usage, model_id = chat.exchange, chat.record, chat.terms.model_id
+        self._services.metrics.count_tokens(
+            model_id,
+            prompt=usage.prompt_tokens,
+            cached=usage.cached_tokens,
+            completion=usage.completion_tokens,
+        )
+        # The engine's counts first, so that at no moment the records say more than the engine.
+        self._services.books.note_counts()
+        entered = admission.settle(
+            _STATUS_OF[exchange.outcome or "failed"], usage, engine_run_id=chat.engine_run_id, answer=answer
+        )
+        # Cached tokens are not held against the limit.
+        cost = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
+
+        async def finish() -> None:
+            state = await self._services.limiter.charge(access.workspace_id or "", model_id, limits, cost)
+            # Still in time for a JSON answer; a stream's headers left before its cost was known.
+            exchange.headers |= state.headers(query_cost=cost)
+            if entered is not None:
+                await asyncio.shield(entered)
+
+        task = asyncio.create_task(finish())
+        task.add_done_callback(_see_failure)
+        return asyncio.shield(task)
 
 
-async def _submitted(backend: Backend, submission: Awaitable[Generation]) -> Generation:
+async def _submitted(backend: Backend, submission: Awaitable[Generation], admission: Admission) -> Generation:
+    """Return the generation; whatever keeps it from beginning ends the request in the books."""
     try:
         return await submission
     except BackendUnavailable as unavailable:
+        admission.settle("failed", NOTHING_USED)
         # The reason is for the operator: it may name files and processes.
         _log.warning("backend unavailable", weights=backend.info.name, reason=str(unavailable))
         raise ServiceUnavailable(retry_after_s=unavailable.retry_after_s) from None
+    except asyncio.CancelledError:
+        admission.settle("aborted", NOTHING_USED)
+        raise
+    except BaseException:
+        admission.settle("failed", NOTHING_USED)
+        raise
+
+
+def _see_failure(task: asyncio.Task[None]) -> None:
+    """Whoever waits for the books hears of a failure; where nobody does, the client has left."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _without_files(value: Any) -> Any:

@@ -22,8 +22,13 @@ from mezzo.kit.logging import configure_logging
 from mezzo.settings import Settings
 
 if TYPE_CHECKING:
+    from mezzo.server.services import Services
     from mezzo.server.uvicorn_server import ApiServer
     from mezzo.weights.folder import CheckpointFolder
+
+# The thread that writes the books needs the interpreter a dozen times in a transaction of half a millisecond, and a
+# busy event loop keeps it for as long as this each time. With the default, 5 ms, requests would wait for tens of them.
+_SWITCH_INTERVAL_S = 0.0002
 
 BackendFactory = Callable[["CheckpointFolder", Settings], Backend]
 
@@ -61,7 +66,7 @@ def serve_with(
         level=settings.log_level,
         format=settings.log_format,
         log_prompts=settings.log_prompts,
-        secrets=[settings.resolve_api_key()],
+        secrets=settings.secrets(),
     )
     with listen(settings.host, settings.port) as listener:
         router = Router(_make_backends(backend_factory, settings, weights))
@@ -118,26 +123,41 @@ async def _serve(
     signals: _Signals,
 ) -> None:
     loading = asyncio.create_task(router.start())
+    async with contextlib.AsyncExitStack() as stack:
+        # Undone from the last to the first: when the engines have stopped, their counts are final and the books close.
+        server, services = await asyncio.to_thread(_make_server, settings, router)
+        stack.push_async_callback(services.stop)
+        stack.push_async_callback(_stop_backends, router, loading)
+        await services.start()
+        await _serve_until_stopped(server, loading, listener, on_ready, signals)
+
+
+async def _serve_until_stopped(
+    server: ApiServer,
+    loading: asyncio.Task[None],
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+    signals: _Signals,
+) -> None:
+    signals.forward_to(server)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        url = url_of(listener)
-        server = await asyncio.to_thread(_make_server, settings, router)
-        signals.forward_to(server)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                if not server.should_exit:
-                    on_ready(url)
-        except BaseException:
-            server.should_exit = True
-            raise
-        finally:
-            await serving
+        await asyncio.wait({loading, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            if not server.should_exit:
+                on_ready(url_of(listener))
+    except BaseException:
+        server.should_exit = True
+        raise
     finally:
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
-        await router.stop()
+        await serving
+
+
+async def _stop_backends(router: Router, loading: asyncio.Task[None]) -> None:
+    loading.cancel()
+    await asyncio.gather(loading, return_exceptions=True)
+    await router.stop()
 
 
 class _Signals:
@@ -175,6 +195,7 @@ class _Signals:
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` on the fast event loop, where the platform has it."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     if sys.platform == "win32":
         asyncio.run(main)
     else:
@@ -183,10 +204,11 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         uvloop.run(main)
 
 
-def _make_server(settings: Settings, router: Router) -> ApiServer:
+def _make_server(settings: Settings, router: Router) -> tuple[ApiServer, Services]:
     # Slow imports, in a thread: the engines are starting meanwhile, and signals are heard.
     from mezzo.server.app import create_app  # noqa: PLC0415
     from mezzo.server.services import make_services  # noqa: PLC0415
     from mezzo.server.uvicorn_server import ApiServer  # noqa: PLC0415
 
-    return ApiServer(create_app(settings, make_services(settings, router)), settings)
+    services = make_services(settings, router)
+    return ApiServer(create_app(settings, services), settings), services

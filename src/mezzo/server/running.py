@@ -10,23 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 from msgspec import UNSET, UnsetType
 
 from mezzo.backends.base import BackendFailed, ChoiceFinished, Generation, GenerationEvent, PredictionCounts
+from mezzo.metering.idempotency import KeptAnswer
+from mezzo.metering.journal import AlreadySettled
+from mezzo.metering.records import Usage as RecordedUsage
 from mezzo.prompt.output import text_of_pieces
 from mezzo.protocol.response import CompletionTokensDetails, Usage
 from mezzo.server.exchange import Exchange, Outcome
 from mezzo.server.metrics import Metrics
 from mezzo.server.terms import ChatTerms
+from mezzo.store.group_commit import StoreUnavailable
 
 # After `aclose` a generation still reports what it had produced; this is for one that does not end by itself.
 _DRAIN_TIMEOUT_S = 1.0
 
+OnClose = Callable[["RunningChat", KeptAnswer | None], Awaitable[None]]
+
 _log = structlog.get_logger("mezzo.server")
+
+
+class NotRecorded(Exception):
+    """The end of a request could not be entered in the books: its client must not take it for a good one."""
 
 
 @dataclass(slots=True)
@@ -46,12 +56,14 @@ class RunningChat:
         exchange: Exchange,
         metrics: Metrics,
         *,
-        on_close: Callable[[RunningChat], None],
+        on_close: OnClose,
         keep_text: bool,
+        keeps_answer: bool = False,
     ) -> None:
         """Begin to read `generation`.
 
-        on_close: called once, with the counts final. keep_text: whether the exchange's record wants the text.
+        on_close: called once, with the counts final; what it returns ends when they are in the books.
+        keep_text: whether the exchange's record wants the text. keeps_answer: whether the answer is kept for retries.
         """
         self.terms = terms
         self.exchange = exchange
@@ -59,6 +71,8 @@ class RunningChat:
         self._metrics = metrics
         self._on_close = on_close
         self._keep_text = keep_text
+        self.keeps_answer = keeps_answer
+        self._settling: Awaitable[None] | None = None
         self._choices = [_ChoiceState() for _ in range(terms.num_choices)]
         self._events: list[GenerationEvent] = []
         self._news = asyncio.Event()
@@ -74,7 +88,27 @@ class RunningChat:
             completion_tokens=self.exchange.num_completion_tokens,
             cached_tokens=self.exchange.num_cached_tokens,
             completion_tokens_details=_details(self.exchange.prediction),
+            service_tier="priority" if self.terms.price.service_tier == "priority" else "standard",
         )
+
+    @property
+    def record(self) -> RecordedUsage:
+        """What was used, as the books have it."""
+        exchange, prediction = self.exchange, self.exchange.prediction or PredictionCounts()
+        return RecordedUsage(
+            prompt_tokens=exchange.num_prompt_tokens,
+            cached_tokens=exchange.num_cached_tokens,
+            image_tokens=exchange.num_image_tokens,
+            completion_tokens=exchange.num_completion_tokens,
+            accepted_prediction_tokens=prediction.num_accepted,
+            rejected_prediction_tokens=prediction.num_rejected,
+            is_estimated=self._generation.is_estimated,
+        )
+
+    @property
+    def engine_run_id(self) -> str | None:
+        """The engine process that worked on it."""
+        return self._generation.engine_run_id
 
     @property
     def is_generated(self) -> bool:
@@ -112,8 +146,11 @@ class RunningChat:
         if self._failure is None and not self.is_generated:
             self._fail(BackendFailed(reason))
 
-    async def aclose(self) -> None:
-        """Stop the work if it is not over, and settle the counts. Safe to call twice."""
+    async def aclose(self, answer: KeptAnswer | None = None) -> None:
+        """Stop the work if it is not over, and settle the counts. Safe to call twice.
+
+        answer: what the client gets, if it is to be kept for retries.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -123,7 +160,18 @@ class RunningChat:
         finally:
             # No waiting from here on, so that a second cancellation cannot lose the counts.
             self._reader.cancel()
-            self._settle()
+            self._settle(answer)
+
+    async def settled(self) -> None:
+        """Return when the end is in the books, where a power cut cannot reach it. Raises: NotRecorded."""
+        assert self._settling is not None, "the chat is not closed"
+        try:
+            with self.exchange.timed("settle"):
+                await self._settling
+        except (StoreUnavailable, AlreadySettled) as fault:
+            self.exchange.outcome = "failed"
+            _log.error("a request could not be entered in the books", reason=str(fault))
+            raise NotRecorded from fault
 
     async def _read(self) -> None:
         try:
@@ -155,6 +203,8 @@ class RunningChat:
                 self._metrics.observe_gap(model_id, (now_s - choice.last_event_s) / event.num_tokens)
             choice.last_event_s = now_s
             exchange.num_completion_tokens += event.num_tokens
+        exchange.num_prompt_tokens = self._generation.num_prompt_tokens
+        exchange.num_image_tokens = self._generation.num_image_tokens
         exchange.num_cached_tokens = self._generation.num_cached_tokens
         exchange.prediction = self._generation.prediction
         if self._keep_text:
@@ -165,11 +215,11 @@ class RunningChat:
             self._events.append(event)
             self._news.set()
 
-    def _settle(self) -> None:
+    def _settle(self, answer: KeptAnswer | None) -> None:
         self.exchange.outcome = self._outcome()
         if self._keep_text:
             self.exchange.completion = ["".join(choice.texts) for choice in self._choices]
-        self._on_close(self)
+        self._settling = self._on_close(self, answer)
 
     def _outcome(self) -> Outcome:
         """Judge by what the engine said, never by the state of a socket."""

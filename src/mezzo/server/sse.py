@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 from msgspec import UNSET, UnsetType
@@ -17,11 +19,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mezzo.backends.base import BackendFailed, ChoiceFinished, GenerationEvent
+from mezzo.metering.idempotency import KeptAnswer
 from mezzo.prompt.output import Piece
 from mezzo.protocol.response import ChatCompletionChunk, ChunkChoice, Delta, FinishReason, Usage
 from mezzo.server.deltas import DeltaWriter
 from mezzo.server.incoming import run_until_disconnect
-from mezzo.server.running import RunningChat
+from mezzo.server.running import NotRecorded, RunningChat
 from mezzo.server.terms import ChatTerms
 
 DONE = b"data: [DONE]\n\n"
@@ -71,6 +74,11 @@ class ChunkWriter:
             frames += [self._delta(i, Delta(content=self._terms.prefix)) for i in indices]
         return b"".join(frames)
 
+    def is_completed_by(self, events: Sequence[GenerationEvent]) -> bool:
+        """Tell whether `frames` of these events would give every choice its finish chunk."""
+        finished = {event.index for event in events if isinstance(event, ChoiceFinished)}
+        return finished >= self._unfinished.keys()
+
     def frames(self, events: Sequence[GenerationEvent], usage: Usage) -> bytes:
         """Return the chunks of what `events` add: for text, one for each choice that they touch.
 
@@ -95,9 +103,11 @@ class ChunkWriter:
         return b"".join(frames)
 
     def failure(self, usage: Usage) -> bytes:
-        """Return the finish chunks of the choices that will not be continued."""
+        """Return the finish chunks of the choices that will not be continued. Changes nothing."""
+        indices = sorted(self._unfinished)
         return b"".join(
-            self._finish(index, Delta(content=""), "error", usage) for index in sorted(self._unfinished)
+            self._end(index, Delta(content=""), "error", usage if index == indices[-1] else UNSET)
+            for index in indices
         )
 
     def _delta(self, index: int, delta: Delta) -> bytes:
@@ -105,10 +115,11 @@ class ChunkWriter:
 
     def _finish(self, index: int, delta: Delta, reason: FinishReason, usage: Usage) -> bytes:
         del self._unfinished[index]
+        return self._end(index, delta, reason, UNSET if self._unfinished else usage)
+
+    def _end(self, index: int, delta: Delta, reason: FinishReason, usage: Usage | UnsetType = UNSET) -> bytes:
         return self._frame(
-            ChunkChoice(index=index, delta=delta, finish_reason=reason),
-            usage=UNSET if self._unfinished else usage,
-            p=self._padding(),
+            ChunkChoice(index=index, delta=delta, finish_reason=reason), usage=usage, p=self._padding()
         )
 
     def _frame(self, choice: ChunkChoice, *, p: str | UnsetType, usage: Usage | UnsetType = UNSET) -> bytes:
@@ -119,44 +130,89 @@ class ChunkWriter:
         return b"data: " + chunk.to_json() + b"\n\n"
 
 
+Guard = Callable[[Coroutine[Any, Any, None]], Coroutine[Any, Any, None]]
+
+
+def unguarded(work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+    """Let work be broken off."""
+    return work
+
+
 class EventStream(Response):
     """Sends the answer of a running chat as it comes, until it ends or the client leaves. Closes the chat."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, chat: RunningChat, *, padding: Padding, keep_alive_s: float) -> None:
+    def __init__(
+        self, chat: RunningChat, *, padding: Padding, keep_alive_s: float, guarded: Guard = unguarded
+    ) -> None:
+        """guarded: what becomes of the work when the client leaves; as a rule it is broken off."""
         # The second header keeps a proxy from collecting events.
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._chat = chat
         self._writer = ChunkWriter(chat.terms, padding)
         self._keep_alive_s = keep_alive_s
+        self._guarded = guarded
+        self._sent = bytearray()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await run_until_disconnect(receive, self._send_all(send))
+            await run_until_disconnect(receive, self._guarded(self.send_all(send)))
         except ClientDisconnect:
             return  # there is no status left to tell it with; the chat knows whether it was over
+        finally:
+            # Also where the work was broken off before it had begun.
+            if not self._chat.keeps_answer:
+                await self._chat.aclose()
+
+    async def send_all(self, send: Send) -> None:
+        """Send everything and close the chat, whatever happens."""
+        try:
+            await self._send_all(send)
         finally:
             await self._chat.aclose()
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await _send_part(send, self._writer.opening())
+        await self._send_part(send, self._writer.opening())
         try:
-            while not self._writer.is_complete:
+            events = await self._chat.next_events(self._keep_alive_s)
+            while not self._writer.is_completed_by(events):
+                await self._send_part(send, self._writer.frames(events, self._chat.usage) if events else PING)
                 events = await self._chat.next_events(self._keep_alive_s)
-                await _send_part(send, self._writer.frames(events, self._chat.usage) if events else PING)
+            end = await self._recorded_end(events)
         except BackendFailed as failure:
             _log.warning("generation failed", reason=str(failure))
-            await _send_part(send, self._writer.failure(self._chat.usage))
+            end = await self._failed_end()
         except Exception:
             _log.exception("unexpected error in a stream")
-            await _send_part(send, self._writer.failure(self._chat.usage))
-        # Settled before the client can know the end: its next request finds this one's tokens counted.
+            end = await self._failed_end()
+        await send({"type": "http.response.body", "body": end, "more_body": False})
+
+    async def _recorded_end(self, events: Sequence[GenerationEvent]) -> bytes:
+        """Return the last bytes of a good answer, which is in the books before the client can know its end."""
+        failure = self._writer.failure(self._chat.usage)
+        end = self._writer.frames(events, self._chat.usage) + DONE
+        try:
+            await self._chat.aclose(self._kept(end) if self._chat.keeps_answer else None)
+            await self._chat.settled()
+        except NotRecorded:
+            return failure + DONE
+        return end
+
+    async def _failed_end(self) -> bytes:
+        end = self._writer.failure(self._chat.usage) + DONE
         await self._chat.aclose()
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        with contextlib.suppress(NotRecorded):  # it costs nothing, and is entered later
+            await self._chat.settled()
+        return end
 
+    async def _send_part(self, send: Send, body: bytes) -> None:
+        if self._chat.keeps_answer:
+            self._sent += body
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
-async def _send_part(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    def _kept(self, end: bytes) -> KeptAnswer:
+        headers = {"content-type": self.headers["content-type"]} | self._chat.terms.headers
+        return KeptAnswer(self.status_code, headers, bytes(self._sent) + end)

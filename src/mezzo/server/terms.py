@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mezzo.catalog.resolve import Resolution
+from mezzo.metering.prices import Price
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.fim import FimCompletionRequest
 
@@ -21,6 +22,7 @@ class ChatTerms:
     id, created, model   as on the wire; `model` is the name that was sent
     model_id             the card whose weights answer
     prefix               text that every choice begins with
+    price                what its tokens cost; its tier is the one that serves the request
     stream_tool_calls    a stream shows tool calls as they are written, not each as a whole at the end
     headers              about the model, on every successful answer
     json_headers         on a successful answer that is one JSON object: the SDK's hook for the header reads
@@ -34,6 +36,7 @@ class ChatTerms:
     num_choices: int
     temperature: float
     prefix: str
+    price: Price
     stream_tool_calls: bool
     headers: dict[str, str]
     json_headers: dict[str, str]
@@ -44,6 +47,7 @@ def settle_terms(
     resolution: Resolution,
     *,
     request_id: str,
+    price: Price,
     now: datetime,
 ) -> ChatTerms:
     """Settle the facts of a request whose messages and features were checked."""
@@ -57,6 +61,7 @@ def settle_terms(
         num_choices=chat.num_choices if chat else 1,
         temperature=served_by.default_temperature if request.temperature is None else request.temperature,
         prefix=chat.continued_text if chat else "",
+        price=price,
         stream_tool_calls=bool(chat and chat.stream_options and chat.stream_options.stream_tool_calls),
         headers=_model_headers(resolution),
         json_headers=_json_headers(resolution),

@@ -31,6 +31,7 @@ class ApiServer(uvicorn.Server):
 
     def __init__(self, app: MezzoApp, settings: Settings) -> None:
         self._gateway = app.gateway
+        self._retries = app.retries
         self._grace_s = settings.shutdown_grace_s
         config = uvicorn.Config(
             app,
@@ -55,6 +56,7 @@ class ApiServer(uvicorn.Server):
         deadline = asyncio.get_running_loop().call_later(self._grace_s, self._gateway.break_off_running)
         try:
             await super().shutdown(sockets)
+            await self._retries.finish()
         finally:
             deadline.cancel()
 

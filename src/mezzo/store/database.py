@@ -21,6 +21,7 @@ from mezzo.store.url import check_url, is_sqlite, sqlite_path
 
 _BUSY_TIMEOUT_MS = 10_000
 _BEGIN = "mezzo_begin"
+_MUST_LAST = "mezzo_must_last"
 
 
 class DatabaseUnavailable(Exception):
@@ -42,6 +43,12 @@ class Database:
         check_url(url)
         self.path = sqlite_path(url) if is_sqlite(url) else None
         self._engine = _postgresql_engine(url) if self.path is None else _sqlite_engine(self.path)
+        # What SQLite does in any case: all statements of one transaction see the same.
+        self._reading = (
+            self._engine
+            if self.path is not None
+            else self._engine.execution_options(isolation_level="REPEATABLE READ")
+        )
 
     @property
     def dialect(self) -> str:
@@ -56,7 +63,7 @@ class Database:
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection that sees one state of the database; what it writes is undone."""
-        with self._engine.connect() as connection:
+        with self._reading.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -71,9 +78,31 @@ class Database:
         ):
             yield connection
 
-    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        """Return an INSERT that knows ON CONFLICT, which both databases have in the same form."""
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+    def writer(self) -> Connection:
+        """Return a connection of its own, outside the pool, whose every transaction is a writing one.
+
+        It lasts until it is closed. Raises: sqlalchemy.exc.OperationalError if the database cannot be reached.
+        """
+        connection = self._engine.connect().execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        connection.detach()
+        return connection
+
+    def set_durability(self, connection: Connection, *, must_last: bool) -> None:
+        """Say whether the next transaction of a `writer` has to survive a power cut.
+
+        If not, it survives whatever happens to this process, and its commit does not wait for the disk.
+        """
+        if connection.info.get(_MUST_LAST) is must_last:
+            return
+        # To the driver directly: SQLAlchemy would begin a transaction, in which SQLite ignores this.
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        if self.is_sqlite:
+            driver.execute(f"PRAGMA synchronous={'FULL' if must_last else 'NORMAL'}")
+        else:
+            driver.execute(f"SET synchronous_commit TO {'on' if must_last else 'off'}")
+            driver.commit()
+        connection.info[_MUST_LAST] = must_last
 
     def migrate(self) -> None:
         """Bring the schema up to this version's, in one transaction; several servers may start together.
@@ -87,6 +116,11 @@ class Database:
     def dispose(self) -> None:
         """Close every connection. The next use opens new ones."""
         self._engine.dispose()
+
+
+def insert_into(table: sa.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that knows ON CONFLICT, which both databases have in the same form."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
 
 
 def _postgresql_engine(url: str) -> Engine:

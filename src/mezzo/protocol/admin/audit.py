@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from mezzo.protocol.admin.answers import Answer
-from mezzo.protocol.admin.fields import Id, QueryModel, Several, ShortText
+from mezzo.protocol.admin.fields import Id, Moment, QueryModel, Several, ShortText
 
 MAX_ENTRIES = 1000
 _MAX_VALUES = 100
@@ -25,8 +25,8 @@ class AuditQuery(QueryModel):
     target_type: Annotated[list[ShortText], Field(max_length=_MAX_VALUES), Several] | None = None
     actor_user_uuid: Id | None = None
     sort: Literal["ascending", "descending"] = "descending"
-    after: AwareDatetime | None = None
-    before: AwareDatetime | None = None
+    after: Moment | None = None
+    before: Moment | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_ENTRIES)] = 20
 
 

@@ -8,7 +8,15 @@ import unicodedata
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from mezzo.protocol.base import WireModel
@@ -16,7 +24,9 @@ from mezzo.protocol.base import WireModel
 MAX_NAME_LENGTH = 255
 MAX_ICON_LENGTH = 2
 MAX_PAGE_SIZE = 100
-MAX_MEMBERS = 1000
+# Each call is one transaction, for which other writers wait: a second of it, at most.
+MAX_PEOPLE = 100
+MAX_MEMBERS = 500
 # So that (page - 1) * page_size fits the integers of every database.
 _MAX_PAGE = 1_000_000_000
 _MAX_ROLES = 32
@@ -51,6 +61,13 @@ def _as_uuid(text: str) -> str:
         raise PydanticKnownError("uuid_parsing", {"error": "write it as 8-4-4-4-12 digits"}) from None
 
 
+def _in_utc(moment: dt.datetime) -> dt.datetime:
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError:
+        raise PydanticKnownError("datetime_parsing", {"error": "it is before or after all years"}) from None
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -62,6 +79,8 @@ Icon = Annotated[str, Field(max_length=MAX_ICON_LENGTH), Plain]
 Id = Annotated[str, AfterValidator(_as_uuid), WithJsonSchema({"type": "string", "format": "uuid"})]
 """A UUID, read in any of its forms and kept in the usual one."""
 Day = Annotated[dt.date, BeforeValidator(_require_day)]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A moment with a time zone, in UTC."""
 Several = BeforeValidator(_as_list)
 """Marks a list in a query: `a=1&a=2`, or `a=1` for a list of one."""
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, RootModel
 
 from mezzo.protocol.admin.answers import Answer, Subscription, WorkspaceOfMember
 from mezzo.protocol.admin.fields import (
-    MAX_MEMBERS,
+    MAX_PEOPLE,
     Id,
     Name,
     PageQuery,
@@ -19,6 +19,9 @@ from mezzo.protocol.admin.fields import (
     ShortText,
 )
 from mezzo.protocol.base import Bool
+
+# What is no address is repeated in the answer.
+_MAX_INVITED_LENGTH = MAX_PEOPLE * 300
 
 Language = Literal["en", "fr", "es", "de", "it", "pt_br", "pl", "ar", "nl"]
 
@@ -38,7 +41,7 @@ class MemberCreate(RolesGiven):
     subscription_types: list[PlanType] | None = None
 
 
-class MembersCreate(RootModel[Annotated[list[MemberCreate], Field(max_length=MAX_MEMBERS)]]):
+class MembersCreate(RootModel[Annotated[list[MemberCreate], Field(max_length=MAX_PEOPLE)]]):
     model_config = ConfigDict(frozen=True)
 
 
@@ -49,15 +52,15 @@ class MemberUpdate(RolesGiven):
 
 
 class InviteCreate(RolesGiven):
-    """Whom to invite. email: one address, or several with commas or line ends between them.
+    """Whom to invite. email: one address, or up to MAX_PEOPLE with commas or line ends between them.
 
     subscription_seat_automatic_granting has no effect: seats are not limited here, so each is granted.
     """
 
-    email: Annotated[str, Field(min_length=1, max_length=MAX_MEMBERS * MAX_MEMBERS)]
+    email: Annotated[str, Field(min_length=1, max_length=_MAX_INVITED_LENGTH)]
     subscription_type: PlanType | None = None
     subscription_types: list[PlanType] | None = None
-    workspace_uuids: Annotated[list[Id], Field(max_length=MAX_MEMBERS)] | None = None
+    workspace_uuids: Annotated[list[Id], Field(max_length=MAX_PEOPLE)] | None = None
     email_language: Language = "en"
     subscription_seat_automatic_granting: Bool = False
 

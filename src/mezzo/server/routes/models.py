@@ -6,21 +6,21 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mezzo.accounts.access import AccessCache
 from mezzo.protocol.models import ModelList
-from mezzo.server.auth import KeyVerifier, authenticate
+from mezzo.server.auth import authenticate
 from mezzo.server.errors import RouteNotFound
-from mezzo.server.exchange import exchange_of
 from mezzo.server.gateway import Gateway
 from mezzo.server.openapi import MODEL_OPERATION, MODELS_OPERATION
 
 
-def models_routes(gateway: Gateway, verifier: KeyVerifier) -> APIRouter:
+def models_routes(gateway: Gateway, access: AccessCache) -> APIRouter:
     """Return the routes of model cards."""
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/models", **MODELS_OPERATION)
     async def list_models(request: Request) -> Response:
-        identify(request)
+        await authenticate(request, access)
         wanted = request.query_params
         cards = [
             card
@@ -35,10 +35,7 @@ def models_routes(gateway: Gateway, verifier: KeyVerifier) -> APIRouter:
         model_id = request.path_params["model_id"]
         if not model_id:
             raise RouteNotFound
-        identify(request)
+        await authenticate(request, access)
         return Response(gateway.find_model(model_id).to_json(), media_type="application/json")
-
-    def identify(request: Request) -> None:
-        exchange_of(request).caller = authenticate(request, verifier).label
 
     return router

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+import structlog
 from pydantic import BaseModel
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,15 +20,19 @@ from mezzo.accounts.access import Access, AccessCache
 from mezzo.accounts.audit import Actor
 from mezzo.accounts.errors import AccountsError, Conflict
 from mezzo.protocol.admin.answers import Answer
-from mezzo.protocol.errors import Forbidden, Unauthorized
+from mezzo.protocol.errors import Forbidden, ServiceUnavailable
 from mezzo.protocol.parse import parse_query
+from mezzo.server.auth import bearer_token, find_access
 from mezzo.server.errors import accounts_error
 from mezzo.server.exchange import exchange_of
 from mezzo.server.incoming import parse, read_body
 from mezzo.store.database import Database
+from mezzo.store.group_commit import reason
 
 KEY_HEADER = "x-api-key"
 MAX_BODY_BYTES = 2 * 1024 * 1024
+
+_log = structlog.get_logger("mezzo.server")
 
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")
@@ -44,13 +49,12 @@ class Admin:
 def admin_authentication(access: AccessCache) -> Callable[[Request], Awaitable[Access]]:
     """Return what tells whose admin key a request has.
 
-    It raises Unauthorized without a key and for one that nobody has, Forbidden for a key of a workspace.
+    It raises Unauthorized without a key and for one that nobody has, Forbidden for a key of a workspace,
+    ServiceUnavailable if keys cannot be read.
     """
 
     async def authenticate(request: Request) -> Access:
-        found = await access.find(_key_of(request))
-        if found is None:
-            raise Unauthorized("Invalid API Key")
+        found = await find_access(_key_of(request), access)
         exchange_of(request).caller = found.label
         if found.kind != "admin":
             raise Forbidden("This endpoint needs an admin API key")
@@ -59,17 +63,12 @@ def admin_authentication(access: AccessCache) -> Callable[[Request], Awaitable[A
     return authenticate
 
 
-def _key_of(request: Request) -> str:
-    """Return the key in `x-api-key` or `Authorization: Bearer`. Raises: Unauthorized for none and for two of them."""
-    headers = request.headers
-    keys = {value.strip() for value in headers.getlist(KEY_HEADER)}
-    for value in headers.getlist("authorization"):
-        scheme, _, key = value.partition(" ")
-        keys.add(key.strip() if scheme.lower() == "bearer" else "")
-    key = keys.pop() if len(keys) == 1 else ""
-    if not key:
-        raise Unauthorized("Unauthorized")
-    return key
+def _key_of(request: Request) -> str | None:
+    """Return the key in `x-api-key` or `Authorization: Bearer`; None for none, and for two that differ."""
+    keys = {value.strip() for value in request.headers.getlist(KEY_HEADER)}
+    if "authorization" in request.headers:
+        keys.add(bearer_token(request) or "")
+    return keys.pop() or None if len(keys) == 1 else None
 
 
 class AdminCalls:
@@ -82,36 +81,41 @@ class AdminCalls:
         self._authenticate = admin_authentication(access)
 
     async def admin(self, request: Request) -> Admin:
-        """Return who asks. Raises: Unauthorized, Forbidden."""
+        """Return who asks. Raises: Unauthorized, Forbidden, ServiceUnavailable."""
         access = await self._authenticate(request)
         metadata = {"uuid": access.key_id, "hidden_key": access.label}
         return Admin(access.organization_id, Actor("API_KEY", access.user_id, metadata))
 
     async def read(self, work: Callable[[Connection, datetime], _T]) -> _T:
-        """Run `work` on one state of the database, in a thread, with the time."""
-
-        def run() -> _T:
-            with self._database.read() as connection:
-                return work(connection, self._clock())
-
-        return await asyncio.to_thread(run)
+        """Run `work` on one state of the database, in a thread, with the time. Raises: ServiceUnavailable."""
+        return await self._run(self._database.read, work)
 
     async def change(self, work: Callable[[Connection, datetime], _T]) -> _T:
         """Run `work` in one transaction, in a thread; what keys may do is read anew afterwards.
 
-        Raises: what `work` raises; Conflict if somebody else changed the same at the same time.
+        Raises: what `work` raises; Conflict if somebody else changed the same at the same time; ServiceUnavailable.
         """
-
-        def run() -> _T:
-            with self._database.write() as connection:
-                return work(connection, self._clock())
-
         try:
-            return await asyncio.to_thread(run)
+            return await self._run(self._database.write, work)
         except IntegrityError:
             raise Conflict("somebody else changed the same at the same time; try again") from None
         finally:
             self._access.forget()
+
+    async def _run(
+        self,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+        work: Callable[[Connection, datetime], _T],
+    ) -> _T:
+        def run() -> _T:
+            with transaction() as connection:
+                return work(connection, self._clock())
+
+        try:
+            return await asyncio.to_thread(run)
+        except OperationalError as fault:
+            _log.error("the database does not answer", reason=reason(fault))
+            raise ServiceUnavailable from None
 
 
 async def body_of(request: Request, model: type[_M]) -> _M:

@@ -59,6 +59,7 @@ def _refusals(path_id: str | None, query: object, body: object) -> dict[int, dic
         401: answer_schema("No key, or one that nobody has", "DetailError"),
         403: answer_schema("A key that is no admin key", "DetailError"),
     }
+    refusals[503] = answer_schema("The database does not answer", "DomainError")
     if path_id is not None or body is not None:
         refusals[404] = answer_schema("No such object in the organization", "DetailError")
         refusals[409] = answer_schema("The change contradicts what is there", "DetailError")

@@ -14,6 +14,7 @@ from mezzo.accounts.errors import Conflict, Unacceptable
 from mezzo.accounts.roles import ORGANIZATION_ROLES
 from mezzo.accounts.text import check_email, split_emails
 from mezzo.protocol.admin.answers import Message, Roles, list_to_json
+from mezzo.protocol.admin.fields import MAX_PEOPLE
 from mezzo.protocol.admin.users import (
     InviteAnswer,
     InviteCreate,
@@ -191,6 +192,8 @@ def _create(connection: Connection, admin: Admin, body: MembersCreate, now: date
 
 def _invite(connection: Connection, admin: Admin, body: InviteCreate, now: datetime) -> InvitesCreated:
     addresses, invalid = split_emails(body.email)
+    if len(addresses) > MAX_PEOPLE:
+        raise Unacceptable(f"at most {MAX_PEOPLE} addresses at once", param="email")
     seats = [*(body.subscription_types or ()), *((body.subscription_type,) if body.subscription_type else ())]
     roles = ORGANIZATION_ROLES.names_of(body)
     members = []
