@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +21,7 @@ from mezzo.server.cookies import SESSION_COOKIE, SIGN_ON_COOKIE, SIGN_ON_LIFETIM
 from mezzo.server.routes.auth.single_sign_on import CALLBACK_PATH, MAX_RETURN_LENGTH
 from mezzo.store.database import Database
 from mezzo.store.tables import sessions, users
+from tests.databases import new_sqlite
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from tests.server.auth_server import NO_TLS, NOW, AuthServer, auth_server
 from tests.server.live import assert_error
@@ -62,13 +61,10 @@ def server(sqlite_url: str, identity_provider: IdentityProvider) -> Iterator[Aut
 
 @pytest.fixture(scope="module")
 def lasting_server(
-    sqlite_template: Path,
     tmp_path_factory: pytest.TempPathFactory,
     identity_provider_process: IdentityProvider,
 ) -> Iterator[AuthServer]:
-    path = tmp_path_factory.mktemp("lasting") / "mezzo.db"
-    shutil.copy(sqlite_template, path)
-    with server_at(f"sqlite:///{path}", identity_provider_process) as server:
+    with server_at(new_sqlite(tmp_path_factory.mktemp("lasting")), identity_provider_process) as server:
         server.make_user("ada@example.org", password=None)
         yield server
 
