@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -77,6 +78,34 @@ class Results(msgspec.Struct, frozen=True):
     turns: list[Turn]
 
 
+class AnyTurn(Protocol):
+    """A server's share of a round of any comparison."""
+
+    @property
+    def busy_cores_before(self) -> float | None: ...
+
+
+class Record(Protocol):
+    """What the records of all comparisons have in common."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def date(self) -> str: ...
+    @property
+    def commit(self) -> str: ...
+    @property
+    def machine(self) -> Machine: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def servers(self) -> Sequence[ServerFacts]: ...
+    @property
+    def summary(self) -> Sequence[SummaryRow]: ...
+    @property
+    def turns(self) -> Sequence[AnyTurn]: ...
+
+
 def summarise(turns: Sequence[Turn]) -> list[SummaryRow]:
     """Reduce each figure to its spread over the rounds, per server; a server without a figure is left out."""
     values: dict[tuple[str, str], dict[str, list[float]]] = {}
@@ -119,7 +148,15 @@ def count_errors(results: Results) -> dict[str, int]:
 
 
 def table(results: Results) -> str:
-    """Write the results as Markdown, one column per server: median (first to third quartile)."""
+    """Write the results as Markdown. See `table_of`."""
+    return table_of(results, count_errors(results))
+
+
+def table_of(results: Record, errors: Mapping[str, int]) -> str:
+    """Write a record as Markdown, one column per server: median (first to third quartile).
+
+    errors: failed requests by server.
+    """
     servers = results.servers
     lines = [
         f"| | {' | '.join(server.name for server in servers)} |",
@@ -132,7 +169,6 @@ def table(results: Results) -> str:
         f"| start to first answer (s) | {' | '.join(_number(server.start_s) for server in servers)} |"
     )
     lines.append(f"| memory (MiB) | {' | '.join(_number(server.memory_mib) for server in servers)} |")
-    errors = count_errors(results)
     lines.append(f"| failed requests | {' | '.join(str(errors[server.name]) for server in servers)} |")
     machine = results.machine
     lines += [
@@ -147,7 +183,7 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def noisy_turns(turns: Sequence[Turn]) -> int:
+def noisy_turns(turns: Iterable[AnyTurn]) -> int:
     """Count the turns before which something else kept the machine busy."""
     return sum((turn.busy_cores_before or 0.0) > QUIET_CORES for turn in turns)
 
@@ -165,7 +201,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def write(results: Results) -> Path:
+def write(results: Record) -> Path:
     """Write `results/<date>-<device>-<topic>.json`; a second run of one day gets a number."""
     stem = f"{results.date}-{results.machine.slug}-{results.topic}"
     path = RESULTS / f"{stem}.json"

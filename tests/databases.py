@@ -143,3 +143,17 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.dispose()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A database that the tests of a module share: for tests that each have an organisation of their own."""
+    if request.param == "sqlite":
+        database = Database(new_sqlite(tmp_path_factory.mktemp("shared")))
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = Database(server.make())
+    yield database
+    database.dispose()

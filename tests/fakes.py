@@ -62,6 +62,8 @@ class FakeBackend:
     generations   every admitted request, for tests to look at from another thread
     """
 
+    wants_files = True
+
     def __init__(
         self,
         script: Script | None = None,

@@ -231,6 +231,7 @@ class TestMistakes:
         ("name", "value"),
         [
             ("api_key", "sword fish"),
+            ("upstream_api_key", "sword fish"),
             ("secret_key", "swordfish"),
             ("database_url", "mysql://mezzo:swordfish@db/mezzo"),
             ("database_url", "postgresql://mezzo:swordfish]@[db/mezzo"),
@@ -263,6 +264,13 @@ class TestApiKey:
         settings = Settings(home=tmp_path / "home", api_key="swordfish")  # type: ignore[arg-type]
         assert settings.resolve_api_key() == "swordfish"
         assert not settings.home.exists()
+
+    def test_every_key_is_a_secret(self, tmp_path: Path) -> None:
+        given = {"api_key": "one", "upstream_api_key": "two", "redis_url": "redis://:three@redis"}
+        settings = Settings(home=tmp_path, **given)  # type: ignore[arg-type]
+        assert {*given.values()} <= {*settings.secrets()}
+        assert "two" not in repr(settings)
+        assert Settings(home=tmp_path).secrets() == [Settings(home=tmp_path).resolve_api_key()]
 
     def test_otherwise_one_is_made_for_this_machine_and_kept(self, tmp_path: Path) -> None:
         settings = Settings(home=tmp_path / "home")

@@ -244,7 +244,17 @@ class Settings(BaseModel):
     ] = Field(
         default_factory=dict,
         description="Which weights serve which model id, in place of `weights`, which serves "
-        f"{DEFAULT_MODEL_ID}.",
+        f"{DEFAULT_MODEL_ID}. `upstream:http://HOST/v1#MODEL` has another server answer: docs/upstream.md.",
+    )
+    upstream_api_key: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        default=None, description="The key that upstreams are sent, all of them; none if unset."
+    )
+    upstream_max_requests: Annotated[int, Field(ge=1)] = Field(
+        default=256,
+        description="Most choices that an upstream generates for us at the same time; others wait here.",
+    )
+    upstream_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        default=300.0, description="Seconds of silence after which the answer of an upstream is given up."
     )
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="Where to compute: auto, cpu, cuda, cuda:N or mps."
@@ -414,7 +424,7 @@ class Settings(BaseModel):
 
     def secrets(self) -> list[str]:
         """Return what must never appear in a log. Raises: mezzo.kit.secrets.MachineKeyError, OSError."""
-        configured = (self.database_url, self.secret_key)
+        configured = (getattr(self, name) for name in type(self).model_fields if _is_secret(name))
         texts = [secret.get_secret_value() for secret in configured if secret is not None]
         return [self.resolve_api_key(), *texts]
 

@@ -10,7 +10,7 @@ import pytest
 import mezzo as package
 from tests.cli.conftest import Run
 
-COMMANDS = ("serve", "chat", "pull", "models")
+COMMANDS = ("serve", "chat", "pull", "models", "usage", "invoices")
 
 
 def test_the_version_is_the_packages(mezzo: Run) -> None:

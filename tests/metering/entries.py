@@ -9,6 +9,7 @@ from typing import Any
 
 from mezzo.accounts.access import Access, SpendLimit
 from mezzo.kit.ids import new_request_id
+from mezzo.metering.journal import Journal
 from mezzo.metering.prices import Price
 from mezzo.metering.records import Opening, Settlement, Status, Usage
 
@@ -67,3 +68,8 @@ def settlement(of: Opening, status: Status = "finished", **used: Any) -> Settlem
     """Return the end of a request that used all it could, with 3 prompt tokens cached, unless `used` differs."""
     usage = {"prompt_tokens": 10, "cached_tokens": 3, "completion_tokens": 5} | used
     return Settlement(opening=of, status=status, usage=Usage(**usage), latency_us=1000)
+
+
+async def enter(journal: Journal, of: Opening) -> None:
+    """Open a request and wait until that is written."""
+    await (await journal.open(of))

@@ -30,7 +30,7 @@ from mezzo.store.database import Database
 from mezzo.store.group_commit import StoreUnavailable
 from mezzo.store.tables import idempotency_keys, month_tokens, open_requests, spend, usage_records
 from tests.databases import new_sqlite
-from tests.metering.entries import MONTH, NOW, limited, opening, settlement
+from tests.metering.entries import MONTH, NOW, enter, limited, opening, settlement
 
 # 7 x 400 + 3 x 40 + 5 x 2,000 nano-dollars.
 COST = 2_800 + 120 + 10_000
@@ -67,7 +67,7 @@ def spent(database: Database, scope: str = "workspace") -> int:
 class TestOneRequest:
     async def test_is_in_flight_until_it_ends(self, database: Database, journal: Journal) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         (row,) = rows(database, open_requests)
         assert (row.id, row.server_id, row.reserved) == (of.id, journal.server_id, MOST)
         assert journal.num_open == 1
@@ -77,7 +77,7 @@ class TestOneRequest:
 
     async def test_its_record_says_what_it_used_and_cost(self, database: Database, journal: Journal) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         await journal.settle(settlement(of))
         (row,) = rows(database, usage_records)
         assert row.id == of.id
@@ -97,7 +97,7 @@ class TestOneRequest:
         self, database: Database, journal: Journal
     ) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         await journal.settle(settlement(of))
         assert {(row.scope, row.scope_id, row.amount) for row in rows(database, spend)} == {
             ("organization", "organization", COST),
@@ -120,7 +120,7 @@ class TestOneRequest:
         self, database: Database, journal: Journal, status: Any, used: dict[str, int], cost: int
     ) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         await journal.settle(settlement(of, status, **used))
         (row,) = rows(database, usage_records)
         assert row.amount == cost
@@ -130,7 +130,7 @@ class TestOneRequest:
         self, database: Database, journal: Journal
     ) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         await asyncio.gather(*(journal.settle(settlement(of)) for _ in range(5)))
         await journal.settle(settlement(of))
         assert len(rows(database, usage_records)) == 1
@@ -140,7 +140,7 @@ class TestOneRequest:
 
     async def test_records_cannot_be_changed(self, database: Database, journal: Journal) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         await journal.settle(settlement(of))
         for statement in (sa.update(usage_records).values(amount=0), sa.delete(usage_records)):
             with pytest.raises(DBAPIError, match="append-only"), database.write() as connection:
@@ -154,7 +154,7 @@ class TestSpendingLimits:
     ) -> None:
         access = limited(37 * MOST + MOST - 1, scope)
         openings = [opening(access=access) for _ in range(100)]
-        outcomes = await asyncio.gather(*map(journal.open, openings), return_exceptions=True)
+        outcomes = await asyncio.gather(*(enter(journal, of) for of in openings), return_exceptions=True)
         assert sum(outcome is None for outcome in outcomes) == 37
         assert sum(isinstance(outcome, SpendLimitReached) for outcome in outcomes) == 63
         assert journal.num_open == 37
@@ -163,7 +163,7 @@ class TestSpendingLimits:
         other = await start(database)
         access = limited(20 * MOST)
         outcomes = await asyncio.gather(
-            *(random.choice([journal, other]).open(opening(access=access)) for _ in range(60)),
+            *(enter(random.choice([journal, other]), opening(access=access)) for _ in range(60)),
             return_exceptions=True,
         )
         assert sum(outcome is None for outcome in outcomes) == 20
@@ -172,32 +172,32 @@ class TestSpendingLimits:
     async def test_what_was_not_used_is_given_back(self, database: Database, journal: Journal) -> None:
         access = limited(COST + MOST)
         first = opening(access=access)
-        await journal.open(first)
+        await enter(journal, first)
         with pytest.raises(SpendLimitReached):
-            await journal.open(opening(access=access))
+            await enter(journal, opening(access=access))
         await journal.settle(settlement(first))
-        await journal.open(opening(access=access))
+        await enter(journal, opening(access=access))
 
     async def test_another_month_has_a_limit_of_its_own(self, database: Database, journal: Journal) -> None:
         access = limited(MOST)
-        await journal.open(opening(access=access))
-        await journal.open(opening(access=access, created_at=NOW.replace(month=10)))
+        await enter(journal, opening(access=access))
+        await enter(journal, opening(access=access, created_at=NOW.replace(month=10)))
         with pytest.raises(SpendLimitReached):
-            await journal.open(opening(access=access, created_at=NOW.replace(day=30)))
+            await enter(journal, opening(access=access, created_at=NOW.replace(day=30)))
 
     async def test_a_limit_of_zero_allows_nothing(self, database: Database, journal: Journal) -> None:
         with pytest.raises(SpendLimitReached):
-            await journal.open(opening(access=limited(0)))
+            await enter(journal, opening(access=limited(0)))
         assert rows(database, open_requests) == []
 
     async def test_a_quota_counts_what_was_used(self, database: Database, journal: Journal) -> None:
         for _ in range(2):
             of = opening(tokens_per_month=13)
-            await journal.open(of)
+            await enter(journal, of)
             await journal.settle(settlement(of))
         with pytest.raises(QuotaReached):
-            await journal.open(opening(tokens_per_month=13))
-        await journal.open(opening(tokens_per_month=13, model_id="mistral-medium-2508"))
+            await enter(journal, opening(tokens_per_month=13))
+        await enter(journal, opening(tokens_per_month=13, model_id="mistral-medium-2508"))
 
 
 class TestDeadServers:
@@ -207,7 +207,7 @@ class TestDeadServers:
         access = limited(MOST)
         dead = await start(database)
         left = opening(access=access)
-        await dead.open(left)
+        await enter(dead, left)
         now_s = 0.0
         watch = Watch(journal.server_id, lambda: now_s)
         with database.write() as connection:
@@ -220,7 +220,7 @@ class TestDeadServers:
             assert interrupt_requests(connection, database, dead.server_id) == 0
         (row,) = rows(database, usage_records)
         assert (row.id, row.status, row.amount) == (left.id, "interrupted", 0)
-        await journal.open(opening(access=access))
+        await enter(journal, opening(access=access))
         with pytest.raises(AlreadySettled):  # it was only asleep
             await dead.settle(settlement(left))
         assert spent(database) == 0
@@ -228,14 +228,14 @@ class TestDeadServers:
 
     async def test_a_beating_server_is_left_alone(self, database: Database, journal: Journal) -> None:
         busy = await start(database)
-        await busy.open(opening())
+        await enter(busy, opening())
         now_s = 0.0
         watch = Watch(journal.server_id, lambda: now_s)
         for _ in range(5):
             with database.read() as connection:
                 assert watch.look(connection) == []
             now_s += SILENCE_S - 0.1
-            await busy.note(liveness.Beat())
+            await busy.beat()
         await busy.aclose()
 
 
@@ -250,17 +250,17 @@ def claim(key: str = "key", body: bytes = b"{}", scope_id: str = "workspace") ->
 class TestIdempotency:
     async def test_the_first_call_gets_the_key(self, database: Database, journal: Journal) -> None:
         outcomes = await asyncio.gather(
-            *(journal.open(opening(claim=claim())) for _ in range(10)), return_exceptions=True
+            *(enter(journal, opening(claim=claim())) for _ in range(10)), return_exceptions=True
         )
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["KeyTaken"] * 9 + ["NoneType"]
         assert len(rows(database, open_requests)) == 1
-        await journal.open(opening(claim=claim(scope_id="other workspace")))
+        await enter(journal, opening(claim=claim(scope_id="other workspace")))
 
     async def test_the_answer_is_there_when_the_call_is_in_the_books(
         self, database: Database, journal: Journal
     ) -> None:
         of = opening(claim=claim())
-        await journal.open(of)
+        await enter(journal, of)
         with database.read() as connection, pytest.raises(InFlight):
             find_answer(connection, claim(), NOW)
         end = settlement(of)
@@ -284,30 +284,30 @@ class TestIdempotency:
 
     async def test_a_call_that_failed_gives_the_key_back(self, database: Database, journal: Journal) -> None:
         of = opening(claim=claim())
-        await journal.open(of)
+        await enter(journal, of)
         await journal.settle(settlement(of, "failed"))
-        await journal.open(opening(claim=claim()))
+        await enter(journal, opening(claim=claim()))
 
     async def test_a_dead_server_s_key_is_given_back(self, database: Database, journal: Journal) -> None:
         dead = await start(database)
-        await dead.open(opening(claim=claim()))
+        await enter(dead, opening(claim=claim()))
         with pytest.raises(KeyTaken):
-            await journal.open(opening(claim=claim()))
+            await enter(journal, opening(claim=claim()))
         with database.write() as connection:
             interrupt_requests(connection, database, dead.server_id)
-        await journal.open(opening(claim=claim()))
+        await enter(journal, opening(claim=claim()))
         await dead.aclose()
 
     async def test_a_refused_call_takes_no_key(self, database: Database, journal: Journal) -> None:
         with pytest.raises(SpendLimitReached):
-            await journal.open(opening(claim=claim(), access=limited(0)))
+            await enter(journal, opening(claim=claim(), access=limited(0)))
         assert rows(database, idempotency_keys) == []
 
     async def test_a_key_is_free_again_after_a_day(self, database: Database, journal: Journal) -> None:
-        await journal.open(opening(claim=claim()))
+        await enter(journal, opening(claim=claim()))
         with pytest.raises(KeyTaken):
-            await journal.open(opening(claim=claim(), created_at=NOW.replace(hour=23)))
-        await journal.open(opening(claim=claim(), created_at=NOW.replace(day=2)))
+            await enter(journal, opening(claim=claim(), created_at=NOW.replace(hour=23)))
+        await enter(journal, opening(claim=claim(), created_at=NOW.replace(day=2)))
 
 
 class TestTrouble:
@@ -321,7 +321,7 @@ class TestTrouble:
         good = [opening() for _ in range(3)]
         bad = opening(model=None)
         outcomes = await asyncio.gather(
-            *(journal.open(of) for of in [good[0], bad, *good[1:]]), return_exceptions=True
+            *(enter(journal, of) for of in [good[0], bad, *good[1:]]), return_exceptions=True
         )
         assert [type(outcome).__name__ for outcome in outcomes] == [
             "NoneType",
@@ -335,7 +335,7 @@ class TestTrouble:
         self, database: Database, journal: Journal
     ) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         is_locked = threading.Event()
 
         def hold() -> None:
@@ -361,13 +361,13 @@ class TestTrouble:
 
         journal = await start(database)
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         sa.event.listen(database._engine, "connect", limit)
         journal._commits._connection.close()
         journal._commits._connection = None
         database.dispose()
         openings = [opening(model="m" * 250) for _ in range(200)]
-        outcomes = await asyncio.gather(*map(journal.open, openings), return_exceptions=True)
+        outcomes = await asyncio.gather(*(enter(journal, of) for of in openings), return_exceptions=True)
         told = [isinstance(outcome, StoreUnavailable) for outcome in outcomes if outcome is not None]
         assert len(told) > 100  # a few may have had room in the last page
         assert all(told)
@@ -384,7 +384,7 @@ class TestTrouble:
         self, database: Database, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         of = opening()
-        await journal.open(of)
+        await enter(journal, of)
         monkeypatch.setattr(database, "writer", _unreachable)
         journal._commits._drop_connection()
         with pytest.raises(StoreUnavailable):

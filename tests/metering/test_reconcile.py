@@ -18,7 +18,7 @@ from mezzo.metering.prices import PriceBook, write_prices
 from mezzo.metering.reconcile import Finding, Reconciliation, reconcile
 from mezzo.store.database import Database
 from mezzo.store.tables import month_tokens, spend, usage_records
-from tests.metering.entries import NOW, opening, settlement
+from tests.metering.entries import NOW, enter, opening, settlement
 
 COUNTS = EngineCounts(
     run_id="run", weights="nano", started_at=NOW, num_requests=1, prompt_tokens=10, completion_tokens=5
@@ -26,12 +26,18 @@ COUNTS = EngineCounts(
 
 
 @pytest.fixture
-async def journal(database: Database) -> AsyncIterator[Journal]:
+def counted() -> list[EngineCounts]:
+    """What the engines count at the moment."""
+    return []
+
+
+@pytest.fixture
+async def journal(database: Database, counted: list[EngineCounts]) -> AsyncIterator[Journal]:
     server_id = new_uuid()
     with database.write() as connection:
         write_prices(connection, database, PriceBook(load_catalog(), "USD"))
         liveness.enter_server(connection, server_id, NOW)
-    journal = Journal(database, server_id)
+    journal = Journal(database, server_id, lambda: counted)
     yield journal
     await journal.aclose()
 
@@ -46,25 +52,27 @@ def only(found: Reconciliation) -> Finding:
     return finding
 
 
-async def work(journal: Journal, num_requests: int = 1) -> None:
+async def work(journal: Journal, counted: list[EngineCounts], num_requests: int = 1) -> None:
     """Serve requests in one engine process."""
+    counted[:] = [replace(COUNTS, prompt_tokens=10 * num_requests, completion_tokens=5 * num_requests)]
     for _ in range(num_requests):
         of = opening(engine_run_id="run")
-        await journal.open(of)
+        await enter(journal, of)
         await journal.settle(replace(settlement(of), engine_run_id="run"))
-    await journal.note(replace(COUNTS, prompt_tokens=10 * num_requests, completion_tokens=5 * num_requests))
 
 
-async def test_books_in_order(database: Database, journal: Journal) -> None:
-    await work(journal, 3)
+async def test_books_in_order(database: Database, journal: Journal, counted: list[EngineCounts]) -> None:
+    await work(journal, counted, 3)
     found = compare(database)
     assert found.agrees
     assert found.findings == ()
     assert (found.num_records, found.num_engine_runs, found.amount) == (3, 1, 3 * 12_920)
 
 
-async def test_a_sum_that_was_changed(database: Database, journal: Journal) -> None:
-    await work(journal)
+async def test_a_sum_that_was_changed(
+    database: Database, journal: Journal, counted: list[EngineCounts]
+) -> None:
+    await work(journal, counted)
     with database.write() as connection:
         connection.execute(sa.update(spend).where(spend.c.scope == "workspace").values(amount=1))
     found = compare(database)
@@ -74,15 +82,19 @@ async def test_a_sum_that_was_changed(database: Database, journal: Journal) -> N
     assert "12920" in finding.message
 
 
-async def test_a_quota_that_was_lost(database: Database, journal: Journal) -> None:
-    await work(journal)
+async def test_a_quota_that_was_lost(
+    database: Database, journal: Journal, counted: list[EngineCounts]
+) -> None:
+    await work(journal, counted)
     with database.write() as connection:
         connection.execute(sa.delete(month_tokens))
     assert only(compare(database)).check == "quota"
 
 
-async def test_a_record_whose_amount_is_not_its_price(database: Database, journal: Journal) -> None:
-    await work(journal)
+async def test_a_record_whose_amount_is_not_its_price(
+    database: Database, journal: Journal, counted: list[EngineCounts]
+) -> None:
+    await work(journal, counted)
     of = opening()
     row = settlement(of).row() | {"output_amount": 9_999, "amount": 12_919}
     with database.write() as connection:
@@ -93,19 +105,23 @@ async def test_a_record_whose_amount_is_not_its_price(database: Database, journa
 
 @pytest.mark.parametrize(("more", "says"), [(4, "the engine counted 4"), (-4, "the records have 4")])
 async def test_an_engine_that_counted_otherwise(
-    database: Database, journal: Journal, more: int, says: str
+    database: Database, journal: Journal, counted: list[EngineCounts], more: int, says: str
 ) -> None:
-    await work(journal)
-    await journal.note(replace(COUNTS, completion_tokens=5 + more))
+    await work(journal, counted)
+    counted[:] = [replace(COUNTS, completion_tokens=5 + more)]
+    await journal.beat()
     finding = only(compare(database))
     assert finding.is_fault
     assert says in finding.message
 
 
-async def test_what_a_dead_server_left_is_explained(database: Database, journal: Journal) -> None:
-    await work(journal)
-    await journal.open(opening(engine_run_id="run"))
-    await journal.note(replace(COUNTS, completion_tokens=9))
+async def test_what_a_dead_server_left_is_explained(
+    database: Database, journal: Journal, counted: list[EngineCounts]
+) -> None:
+    await work(journal, counted)
+    await enter(journal, opening(engine_run_id="run"))
+    counted[:] = [replace(COUNTS, completion_tokens=9)]
+    await journal.beat()
     busy = only(compare(database))
     assert not busy.is_fault
     assert "in flight" in busy.message

@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from mezzo.accounts.access import AccessCache, RateLimits
 from mezzo.backends.router import Router
+from mezzo.metering.idempotency import AnswerSeal
 from mezzo.server.errors import FaultMiddleware, add_error_handlers
 from mezzo.server.exchange import ExchangeMiddleware
 from mezzo.server.http_protocol import ApiProtocol
@@ -48,6 +49,7 @@ class AdminServer:
             admin_routes(
                 database,
                 self.access,
+                AnswerSeal("s" * 43),
                 self._clock,
                 default_limits=RateLimits(90, 1000, None),
                 model_ids=lambda: [MODEL_ID],

@@ -127,6 +127,7 @@ def all_calls(things: SimpleNamespace) -> list[Call]:
         ("GET", "/users-invite", None),
         ("DELETE", f"/users-invite/{things.invite}", None),
         ("GET", "/roles", None),
+        ("GET", "/usage", None),
         ("GET", "/workspaces", None),
         ("POST", "/workspaces", {"name": "Third", "admin_user_id": things.user}),
         ("PATCH", f"/workspaces/{things.workspace}", {"name": "2nd"}),
@@ -159,7 +160,7 @@ class TestKeys:
             operation_of(server.description, method, path)["operationId"]
             for method, path, _ in all_calls(things)
         }
-        assert len(described) == len(called) == len(all_calls(things)) == 23
+        assert len(described) == len(called) == len(all_calls(things)) == 24
 
     def test_every_endpoint_takes_an_admin_key_and_nothing_else(
         self, server: AdminServer, organization: Organization, admin: AdminClient

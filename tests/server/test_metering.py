@@ -322,7 +322,10 @@ def test_nothing_is_served_that_cannot_be_entered(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(live.services.database, "writer", refuse)
         drop_connection(journal)
         assert_error(live.post(chat()), 503, code="3800")
-        assert live.backend.generations == []
+        num_generations = len(live.backend.generations)
+        for stream in (False, True):
+            assert_error(live.post(chat(stream=stream)), 503, code="3800")
+        assert len(live.backend.generations) == num_generations, "worked for what could not be entered"
         monkeypatch.undo()
         wait_until(lambda: live.post(chat()).status_code == 200)
 
@@ -332,18 +335,13 @@ def test_an_answer_that_cannot_be_entered_is_not_given_out(monkeypatch: pytest.M
     with live_server(FakeBackend(Script(text="x" * 10, step_s=0.05))) as live:
         monkeypatch.setattr("mezzo.store.group_commit.RETRY_AFTER_S", (0.01,))
 
+        def fail() -> Any:
+            raise sa.exc.OperationalError("", None, OSError("disk full"), connection_invalidated=True)
+
         def fill() -> None:
-            wait_until(lambda: live.backend.generations)
-            writer = live.services.database.writer
-            monkeypatch.setattr(
-                live.services.database,
-                "writer",
-                lambda: (_ for _ in ()).throw(
-                    sa.exc.OperationalError("", None, OSError("disk full"), connection_invalidated=True)
-                ),
-            )
+            wait_until(lambda: live.rows(open_requests))
+            monkeypatch.setattr(live.services.database, "writer", fail)
             drop_connection(live.services.books.journal)
-            assert writer is not None
 
         filling = threading.Thread(target=fill)
         filling.start()

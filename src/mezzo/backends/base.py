@@ -118,7 +118,10 @@ class Generation(Protocol):
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens of the rendered prompt, template included; counted once however many choices."""
+        """Tokens of the rendered prompt, template included; counted once however many choices.
+
+        Read it late: who does not encode prompts itself estimates until it is told.
+        """
 
     @property
     def num_image_tokens(self) -> int:
@@ -177,6 +180,10 @@ class Backend(Protocol):
         """Known from the moment the backend is constructed: cards need it before it is ready."""
 
     @property
+    def wants_files(self) -> bool:
+        """Whether `submit` needs what images and documents hold; else their URLs are left to whoever answers."""
+
+    @property
     def max_num_seqs(self) -> int:
         """Sequences that it can generate at the same time; further ones wait."""
 
@@ -204,7 +211,8 @@ class Backend(Protocol):
     ) -> Generation:
         """Admit a request.
 
-        attachments: what its images and documents hold. temperature: the request's, or the card's default.
+        attachments: what its images and documents hold, if the backend `wants_files`.
+        temperature: the request's, or the card's default.
         cache_scope: requests of different scopes share nothing that is cached, so that nobody can tell by the time
         an answer takes what others have sent.
         Raises: ApiError of protocol.errors for what the client must change (context overflow, features

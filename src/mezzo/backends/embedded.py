@@ -89,6 +89,8 @@ def make_embedded_backend(
 class EmbeddedBackend:
     """One set of weights, served by one engine process."""
 
+    wants_files = True
+
     def __init__(
         self,
         folder: CheckpointFolder,
@@ -172,7 +174,7 @@ class EmbeddedBackend:
                 prompt_tokens=run.num_prompt_tokens,
                 completion_tokens=run.num_completion_tokens,
             )
-            for run in self._client.runs
+            for run in list(self._client.runs)  # asked from another thread, while a new one may come
         ]
 
     async def start(self) -> None:

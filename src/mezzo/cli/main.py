@@ -11,6 +11,7 @@ from mezzo import __version__
 from mezzo.cli.books import backup, reconcile
 from mezzo.cli.chat import chat
 from mezzo.cli.export import export
+from mezzo.cli.invoices import invoices
 from mezzo.cli.keys import keys
 from mezzo.cli.models import models
 from mezzo.cli.options import SettingsCommand
@@ -19,6 +20,8 @@ from mezzo.cli.pull import pull
 from mezzo.cli.serve import serve
 from mezzo.cli.train import train
 from mezzo.cli.train_documents import documents  # noqa: F401 - a command of `train`
+from mezzo.cli.usage import usage
+from mezzo.cli.usage_compare import compare_costs  # noqa: F401 - a command of `usage`
 from mezzo.cli.users import users
 from mezzo.cli.workspaces import workspaces
 
@@ -36,6 +39,8 @@ app.command(cls=SettingsCommand)(models)
 app.command(cls=SettingsCommand)(export)
 app.command()(reconcile)
 app.command()(backup)
+app.command(cls=SettingsCommand)(invoices)
+app.add_typer(usage)
 app.add_typer(train)
 app.add_typer(keys)
 app.add_typer(users)

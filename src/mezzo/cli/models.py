@@ -97,9 +97,12 @@ def _price(card: Card, now: datetime) -> Price | None:
     return next((p for p in newest_first if p.currency == "USD"), newest_first[0] if newest_first else None)
 
 
-def _is_fetched(spec: str, home: Path) -> bool:
-    from mezzo.weights import WeightsError, find_weights
+def _is_fetched(spec: str, home: Path) -> bool | None:
+    """Tell whether weights are here; None for an upstream, which has none that could be."""
+    from mezzo.weights import WeightsError, find_weights, is_upstream
 
+    if is_upstream(spec):
+        return None
     try:
         return find_weights(spec, home) is not None
     except WeightsError as error:
@@ -136,4 +139,6 @@ def _price_text(price: dict[str, str] | None) -> str:
 def _weights_text(row: dict[str, Any]) -> str:
     if row["weights"] is None:
         return "–"
+    if row["is_fetched"] is None:
+        return str(row["weights"])
     return f"{row['weights']} ({'here' if row['is_fetched'] else 'not fetched'})"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from mezzo.cli.output import CommandFailed
 
@@ -22,15 +23,28 @@ class SettingsCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Describe the options, then show the help."""
-        from mezzo.settings import Settings
-
-        for param in self.params:
-            if isinstance(param, TyperOption) and param.help is None and param.name in Settings.model_fields:
-                field = Settings.model_fields[param.name]
-                default = field.get_default(call_default_factory=True)
-                shown = "" if default is None or default is False else f" ({default})"
-                param.help = f"{field.description}{shown}"
+        _describe_settings(self.params)
         super().format_help(ctx, formatter)
+
+
+class SettingsGroup(TyperGroup):
+    """A command with commands of its own, whose options without a help text are settings; see `SettingsCommand`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Describe the options, then show the help."""
+        _describe_settings(self.params)
+        super().format_help(ctx, formatter)
+
+
+def _describe_settings(params: Iterable[object]) -> None:
+    from mezzo.settings import Settings
+
+    for param in params:
+        if isinstance(param, TyperOption) and param.help is None and param.name in Settings.model_fields:
+            field = Settings.model_fields[param.name]
+            default = field.get_default(call_default_factory=True)
+            shown = "" if default is None or default is False else f" ({default})"
+            param.help = f"{field.description}{shown}"
 
 
 def read_settings(options: dict[str, object] | None = None, *, config: Path | None = None) -> Settings:

@@ -35,8 +35,11 @@ def pull(
 
         mezzo pull hf:mistralai/Ministral-3-3B-Instruct-2512
     """
+    from mezzo.weights import is_upstream
+
     settings = read_settings({"home": home}, config=config)
-    for wanted in [spec] if spec is not None else sorted(set(settings.served_models().values())):
+    served = {wanted for wanted in settings.served_models().values() if not is_upstream(wanted)}
+    for wanted in [spec] if spec is not None else sorted(served):
         folder = fetch(wanted, settings.home)
         say(f"{wanted}: {folder.description}")
         put(str(folder.path))

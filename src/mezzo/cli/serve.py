@@ -21,7 +21,7 @@ from mezzo.cli.pull import fetch
 if TYPE_CHECKING:
     from mezzo.catalog.cards import Catalog
     from mezzo.settings import Settings
-    from mezzo.weights import CheckpointFolder
+    from mezzo.weights import CheckpointFolder, UpstreamModel
 
 _INTERRUPTED = 130
 _LISTEN_ERRORS = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL})
@@ -73,13 +73,31 @@ def serve(
             f"Note: listening on {settings.host}, so other machines can reach this server. It asks for the "
             "API key, but speaks plain HTTP: put a TLS proxy before it."
         )
-    checkpoints = {
-        model_id: fetch(spec, settings.home) for model_id, spec in settings.served_models().items()
+    weights_by_id = {
+        model_id: located(spec, model_id, settings.home)
+        for model_id, spec in settings.served_models().items()
     }
-    _run(settings, catalog, checkpoints, key)
+    _run(settings, catalog, weights_by_id, key)
 
 
-def _run(settings: Settings, catalog: Catalog, checkpoints: Mapping[str, CheckpointFolder], key: str) -> None:
+def located(spec: str, model_id: str, home: Path) -> CheckpointFolder | UpstreamModel:
+    """Return where a model's answers come from: weights, fetched if need be, or a server. Raises: CommandFailed."""
+    from mezzo.weights import WeightsError, is_upstream, parse_upstream
+
+    if not is_upstream(spec):
+        return fetch(spec, home)
+    try:
+        return parse_upstream(spec, model_id=model_id)
+    except WeightsError as error:
+        raise CommandFailed(f"models: {error}", hint=error.hint, exit_code=2) from error
+
+
+def _run(
+    settings: Settings,
+    catalog: Catalog,
+    weights_by_id: Mapping[str, CheckpointFolder | UpstreamModel],
+    key: str,
+) -> None:
     from mezzo.backends.base import BackendUnavailable
     from mezzo.kit.logging import configure_logging
     from mezzo.server.run import serve as run_server
@@ -96,12 +114,12 @@ def _run(settings: Settings, catalog: Catalog, checkpoints: Mapping[str, Checkpo
     def on_ready(url: str) -> None:
         nonlocal was_ready
         was_ready = True
-        put(banner(local_url(url), key, answering(settings, catalog, checkpoints)))
+        put(banner(local_url(url), key, answering(settings, catalog, weights_by_id)))
 
-    behind = ", ".join(sorted({checkpoint.description for checkpoint in checkpoints.values()}))
+    behind = ", ".join(sorted({weights.description for weights in weights_by_id.values()}))
     say(f"Starting with {behind} …")
     try:
-        run_server(settings, weights=checkpoints, on_ready=on_ready)
+        run_server(settings, weights=weights_by_id, on_ready=on_ready)
     except BackendUnavailable as error:
         raise CommandFailed(f"the engine did not start: {error}") from error
     except OSError as error:
@@ -115,7 +133,7 @@ def _run(settings: Settings, catalog: Catalog, checkpoints: Mapping[str, Checkpo
 
 
 def answering(
-    settings: Settings, catalog: Catalog, checkpoints: Mapping[str, CheckpointFolder]
+    settings: Settings, catalog: Catalog, weights_by_id: Mapping[str, CheckpointFolder | UpstreamModel]
 ) -> dict[str, list[str]]:
     """Return, for the weights behind each served model, the names that they answer to, current ones first."""
     from datetime import UTC, datetime
@@ -127,12 +145,12 @@ def answering(
     for card in sorted(catalog, key=lambda card: card.lifecycle(now) != "active"):
         try:
             served_by = catalog.resolve(
-                card.id, served=checkpoints, strict=settings.strict_lifecycle, now=now
+                card.id, served=weights_by_id, strict=settings.strict_lifecycle, now=now
             ).served_by
         except (UnknownModel, ModelRetired):
             continue
-        checkpoint = checkpoints[served_by.id]
-        label = f"{checkpoint.name}: {checkpoint.description}"
+        weights = weights_by_id[served_by.id]
+        label = f"{weights.name}: {weights.description}"
         names.setdefault(label, []).extend(reversed(card.names))
     return names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 NANO = 10**9
 """Nano-units in one unit of a currency."""
@@ -11,6 +11,7 @@ NANO = 10**9
 _AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?", re.ASCII)
 _MAX = 2**63 - 1
 _SHOWN_DECIMALS = 2
+_CENT = Decimal("0.01")
 
 
 def parse_amount(text: str) -> int:
@@ -36,3 +37,19 @@ def format_amount(nano: int) -> str:
 def as_number(nano: int) -> float:
     """Return an amount in whole units for JSON: the shortest number that reads as it, exact to eight million units."""
     return float(format_amount(nano))
+
+
+def exact_text(nano: int) -> str:
+    """Write an amount in units of the currency with all of its nine decimals, e.g. `12.345678900`."""
+    return f"{Decimal(nano).scaleb(-9):.9f}"
+
+
+def rounded_text(nano: int) -> str:
+    """Write an amount rounded to cents, a half to the even one: 0.125 is `0.12`, and 0.135 is `0.14`."""
+    return str(Decimal(nano).scaleb(-9).quantize(_CENT, ROUND_HALF_EVEN))
+
+
+def decimal_text(amount: Decimal) -> str:
+    """Write an amount in units of the currency with all of its decimals, and at least two: `7.50`, `0.0000004`."""
+    whole, _, decimals = f"{amount:f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"

@@ -15,7 +15,7 @@ from mezzo.kit.ids import new_uuid
 from mezzo.metering import idempotency, liveness
 from mezzo.metering.idempotency import AnswerSeal, Claim, KeptAnswer
 from mezzo.metering.journal import Journal
-from mezzo.metering.liveness import Beat, Watch
+from mezzo.metering.liveness import Watch
 from mezzo.store.database import Database
 from mezzo.store.group_commit import StoreUnavailable, reason
 
@@ -33,16 +33,15 @@ class Books:
         self,
         database: Database,
         *,
-        secret: str,
+        seal: AnswerSeal,
         clock: Callable[[], datetime],
         counts: Callable[[], Iterable[EngineCounts]],
     ) -> None:
         self.server_id = new_uuid()
         self._database = database
-        self._seal = AnswerSeal(secret)
+        self._seal = seal
         self._clock = clock
         self._counts = counts
-        self._written: dict[str, EngineCounts] = {}
         self._watch = Watch(self.server_id)
         self._journal: Journal | None = None
         self._care: asyncio.Task[None] | None = None
@@ -58,10 +57,15 @@ class Books:
         """Requests of this server in flight, as the books have it."""
         return self._journal.num_open if self._journal is not None else 0
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last entry could not be written."""
+        return self._journal is not None and self._journal.is_failing
+
     async def start(self) -> None:
         """Open the books. Raises: sqlalchemy's errors if the database cannot be written."""
         await asyncio.to_thread(self._enter)
-        self._journal = Journal(self._database, self.server_id)
+        self._journal = Journal(self._database, self.server_id, self._counts)
         self._care = asyncio.create_task(self._take_care(), name="books")
 
     async def stop(self) -> None:
@@ -74,7 +78,7 @@ class Books:
                 await self._care
         journal, self._journal = self._journal, None
         journal.settle_rest()
-        self._note_counts(journal)
+        journal.beat()
         await journal.aclose()
         try:
             await asyncio.to_thread(self._leave)
@@ -92,16 +96,6 @@ class Books:
         """
         sealed = await asyncio.to_thread(self._find, claim)
         return None if sealed is None else self._seal.open(sealed)
-
-    def note_counts(self) -> None:
-        """Have the engines' counts written, where they grew. Nobody has to wait."""
-        self._note_counts(self.journal)
-
-    def _note_counts(self, journal: Journal) -> None:
-        for counts in self._counts():
-            if self._written.get(counts.run_id) != counts:
-                self._written[counts.run_id] = counts
-                journal.note(counts)
 
     def _find(self, claim: Claim) -> idempotency.SealedAnswer | None:
         with self._database.read() as connection:
@@ -123,8 +117,7 @@ class Books:
             try:
                 self.journal.settle_rest()
                 if self.journal.num_open:
-                    await self.journal.note(Beat())
-                self.note_counts()
+                    await self.journal.beat()
                 await asyncio.to_thread(self._sweep, forget_old=loop.time() >= forget_at_s)
                 if loop.time() >= forget_at_s:
                     forget_at_s = loop.time() + _FORGET_EVERY_S

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from mezzo.backends.base import EngineCounts
 from mezzo.metering import idempotency, spending
@@ -35,9 +36,12 @@ _END_OPENINGS = (
     .where(open_requests.c.id.in_(sa.bindparam("ids", expanding=True)))
     .returning(open_requests.c.id)
 )
+_FIND_RECORDS = sa.select(usage_records.c.id, usage_records.c.status, usage_records.c.amount).where(
+    usage_records.c.id.in_(sa.bindparam("ids", expanding=True))
+)
 _ENTER_RECORD = sa.insert(usage_records)
 
-Entry = Opening | Settlement | EngineCounts | Beat
+Entry = Opening | Settlement | Beat
 
 
 class KeyTaken(Exception):
@@ -49,11 +53,18 @@ class AlreadySettled(Exception):
 
 
 class Journal:
-    """Writes the entries of one server process. For one event loop."""
+    """Writes the entries of one server process. For one event loop.
 
-    def __init__(self, database: Database, server_id: str) -> None:
+    counts: the engines' own counts at the moment; called from the writing thread.
+    """
+
+    def __init__(
+        self, database: Database, server_id: str, counts: Callable[[], Iterable[EngineCounts]] = tuple
+    ) -> None:
         self.server_id = server_id
         self._database = database
+        self._counts = counts
+        self._written_counts: dict[str, EngineCounts] = {}
         self._last_used: dict[str, float] = {}
         self._num_open = 0
         self._unsettled: list[Settlement] = []
@@ -64,19 +75,30 @@ class Journal:
         """Requests that this process opened and has not settled."""
         return self._num_open
 
-    async def open(self, opening: Opening) -> None:
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last entry could not be written."""
+        return self._commits.is_failing
+
+    async def open(self, opening: Opening) -> asyncio.Future[None]:
         """Enter a request before any work is done for it.
 
+        A request that may be refused here is entered when this returns. Any other is soon: nothing of its answer may be
+        sent before the future that is returned has ended.
         Raises: SpendLimitReached, QuotaReached, KeyTaken: then it is not entered; StoreUnavailable: then it may be, and
-        must be settled as failed. It must be settled too if the caller is cancelled while it waits here.
+        must be settled as failed, as if the caller is cancelled while it waits here. The future: StoreUnavailable.
         """
         self._num_open += 1
-        try:
-            # Its loss in a power cut is harmless: nothing was answered and nothing billed.
-            await self._commits.submit(opening, must_last=False)
-        except (spending.SpendLimitReached, spending.QuotaReached, KeyTaken):
-            self._num_open -= 1
-            raise
+        may_wait = not opening.may_be_refused and not self._commits.is_failing
+        # Its loss in a power cut is harmless: nothing was answered and nothing billed.
+        entered = self._commits.submit(opening, must_last=False, may_wait=may_wait)
+        if not may_wait:
+            try:
+                await asyncio.shield(entered)
+            except (spending.SpendLimitReached, spending.QuotaReached, KeyTaken):
+                self._num_open -= 1
+                raise
+        return entered
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Enter the end of a request; nobody has to wait. The future ends when it is durable.
@@ -94,9 +116,9 @@ class Journal:
         for settlement in rest:
             self.settle(settlement)
 
-    def note(self, entry: EngineCounts | Beat) -> asyncio.Future[None]:
-        """Write what an engine process says that it did, or that this server lives. Its loss is harmless."""
-        return self._commits.submit(entry, must_last=False)
+    def beat(self) -> asyncio.Future[None]:
+        """Write that this server lives, and what its engines count. Its loss is harmless."""
+        return self._commits.submit(Beat(), must_last=False)
 
     async def aclose(self) -> None:
         """Write what waits, and end."""
@@ -109,23 +131,26 @@ class Journal:
         else:
             self._num_open -= 1
 
-    def _apply(self, connection: Connection, entries: Sequence[Entry]) -> Sequence[Outcome]:
+    def _apply(self, connection: Connection, entries: Sequence[Entry], is_retry: bool) -> Sequence[Outcome]:
         openings = [entry for entry in entries if isinstance(entry, Opening)]
         settlements = [entry for entry in entries if isinstance(entry, Settlement)]
+        # First, so that at no moment the records say more than the engines.
+        self._write_counts(connection)
         spending.lock(connection, self._database, self._spend_keys(openings, settlements))
         # An entry is hashed by what it is, not by what it says: two are never the same.
         outcomes: dict[int, Outcome] = {}
-        self._open_all(connection, openings, outcomes)
-        self._settle_all(connection, settlements, outcomes)
-        write_counts(
-            connection,
-            self._database,
-            [entry for entry in entries if isinstance(entry, EngineCounts)],
-            server_id=self.server_id,
-        )
+        ended = set() if is_retry else {settlement.opening.id for settlement in settlements}
+        opened = self._open_all(connection, openings, ended, outcomes)
+        self._settle_all(connection, settlements, opened, outcomes)
         if any(isinstance(entry, Beat) for entry in entries):
             write_beat(connection, self.server_id)
         return [outcomes.get(id(entry)) for entry in entries]
+
+    def _write_counts(self, connection: Connection) -> None:
+        counts = {of.run_id: of for of in self._counts()}
+        changed = [of for run_id, of in counts.items() if self._written_counts.get(run_id) != of]
+        write_counts(connection, self._database, changed, server_id=self.server_id)
+        self._written_counts = counts
 
     @staticmethod
     def _spend_keys(
@@ -142,20 +167,29 @@ class Journal:
         return keys
 
     def _open_all(
-        self, connection: Connection, openings: Sequence[Opening], outcomes: dict[int, Outcome]
-    ) -> None:
+        self,
+        connection: Connection,
+        openings: Sequence[Opening],
+        ended: set[str],
+        outcomes: dict[int, Outcome],
+    ) -> set[str]:
+        """Enter openings; return those that end in this transaction, which go straight into the records."""
         allowances = Allowances(connection)
-        rows = []
+        rows, opened = [], set()
         for opening in openings:
             try:
                 allowances.take(opening)
                 self._claim(connection, opening)
             except (spending.SpendLimitReached, spending.QuotaReached, KeyTaken) as refusal:
                 outcomes[id(opening)] = refusal
+                continue
+            if opening.id in ended:
+                opened.add(opening.id)
             else:
                 rows.append(opening.row(self.server_id))
         if rows:
             connection.execute(_enter_opening(self._database.dialect), rows)
+        return opened
 
     def _claim(self, connection: Connection, opening: Opening) -> None:
         if opening.claim is not None and not idempotency.take(
@@ -169,24 +203,40 @@ class Journal:
             raise KeyTaken
 
     def _settle_all(
-        self, connection: Connection, settlements: Sequence[Settlement], outcomes: dict[int, Outcome]
+        self,
+        connection: Connection,
+        settlements: Sequence[Settlement],
+        opened: set[str],
+        outcomes: dict[int, Outcome],
     ) -> None:
         if not settlements:
             return
-        ids = [settlement.opening.id for settlement in settlements]
+        ids = [entry.opening.id for entry in settlements if entry.opening.id not in opened]
         # Whoever deletes the row of a request in flight, and nobody else, enters its end.
-        mine = set(connection.scalars(_END_OPENINGS, {"ids": ids}))
-        entered = [settlement for settlement in settlements if settlement.opening.id in mine]
-        if entered:
-            connection.execute(_ENTER_RECORD, [settlement.row() for settlement in entered])
-        spending.add_up(connection, self._database, entered)
-        for settlement in entered:
+        mine = opened | set(connection.scalars(_END_OPENINGS, {"ids": ids})) if ids else opened
+        rest = [request_id for request_id in ids if request_id not in mine]
+        known = {row.id: row for row in connection.execute(_FIND_RECORDS, {"ids": rest})} if rest else {}
+        entered: dict[str, Settlement] = {}
+        for settlement in settlements:
+            request_id = settlement.opening.id
+            if request_id in known:
+                outcomes[id(settlement)] = _known_end(known[request_id], settlement)
+            elif request_id in entered:
+                outcomes[id(settlement)] = _same_end(entered[request_id], settlement)
+            else:
+                # Also if its opening could not be written: this is the first that the books hear of it.
+                entered[request_id] = settlement
+        self._enter(connection, list(entered.values()))
+
+    def _enter(self, connection: Connection, settlements: Sequence[Settlement]) -> None:
+        if not settlements:
+            return
+        connection.execute(_ENTER_RECORD, [settlement.row() for settlement in settlements])
+        spending.add_up(connection, self._database, settlements)
+        for settlement in settlements:
             if settlement.opening.claim is not None:
                 idempotency.keep(connection, settlement.opening.id, settlement.answer)
-        self._note_use(connection, entered)
-        for settlement in settlements:
-            if settlement.opening.id not in mine:
-                outcomes[id(settlement)] = _known_end(connection, settlement)
+        self._note_use(connection, settlements)
 
     def _note_use(self, connection: Connection, settlements: Sequence[Settlement]) -> None:
         now_s = time.monotonic()
@@ -204,16 +254,12 @@ def _enter_opening(dialect: str) -> sa.Insert:
     return insert_into(open_requests, dialect).on_conflict_do_nothing()
 
 
-def _known_end(connection: Connection, settlement: Settlement) -> Outcome:
-    """Tell whether a request that is not in flight is in the books as this settlement would have it.
+def _known_end(row: Row[Any, Any, Any], settlement: Settlement) -> Outcome:
+    """Tell whether a record says what a settlement says: it does after a commit whose confirmation was lost."""
+    is_same = (row.status, row.amount) == (settlement.status, settlement.amounts.total)
+    return None if is_same else AlreadySettled()
 
-    It is after a commit whose confirmation was lost. A request that was never entered needs no end either.
-    """
-    row = connection.execute(
-        sa.select(usage_records.c.status, usage_records.c.amount).where(
-            usage_records.c.id == settlement.opening.id
-        )
-    ).one_or_none()
-    amount = settlement.amounts.total
-    is_known = amount == 0 if row is None else (row.status, row.amount) == (settlement.status, amount)
-    return None if is_known else AlreadySettled()
+
+def _same_end(first: Settlement, second: Settlement) -> Outcome:
+    is_same = (first.status, first.amounts.total) == (second.status, second.amounts.total)
+    return None if is_same else AlreadySettled()

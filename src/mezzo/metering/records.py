@@ -53,6 +53,12 @@ class Opening:
         return month_of(self.created_at)
 
     @property
+    def may_be_refused(self) -> bool:
+        """Whether entering it can show that it must not be served."""
+        is_limited = bool(self.access.spend_limits) or self.tokens_per_month is not None
+        return is_limited or self.claim is not None
+
+    @property
     def reserved(self) -> int:
         """The most that it can cost, in nano-units."""
         return most(

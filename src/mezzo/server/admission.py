@@ -56,6 +56,7 @@ class Admission:
         self._engine_run_id = engine_run_id
         self._place: Place | None = None
         self._opening: Opening | None = None
+        self._entered: asyncio.Future[None] | None = None
 
     async def approve(self, max_prompt_tokens: int, max_completion_tokens: int) -> None:
         """Wait for a place, then enter the request with the most that it can use.
@@ -68,7 +69,7 @@ class Admission:
         self._opening = self._make_opening(max_prompt_tokens, max_completion_tokens)
         try:
             with self._exchange.timed("open"):
-                await self._books.journal.open(self._opening)
+                self._entered = await self._books.journal.open(self._opening)
         except SpendLimitReached as refusal:
             self._opening = None
             raise SpendLimitExceeded(str(refusal)) from None
@@ -82,6 +83,11 @@ class Admission:
         except StoreUnavailable as fault:
             _log.error("refused: the books cannot be written", reason=str(fault))
             raise ServiceUnavailable from None
+
+    async def entered(self) -> None:
+        """Return when the request is in the books: nothing may be answered before. Raises: StoreUnavailable."""
+        if self._entered is not None:
+            await asyncio.shield(self._entered)
 
     def settle(
         self,

@@ -68,6 +68,7 @@ class Answering:
         try:
             await chat.wait_for_news(FIRST_EVENT_TIMEOUT_S)
             chat.raise_failure()
+            await chat.entered()
         except BackendFailed:
             await chat.aclose()
             raise ServiceUnavailable from None

@@ -15,11 +15,12 @@ from mezzo.server.exchange import CORRELATION_HEADER, ExchangeMiddleware
 from mezzo.server.gateway import Gateway
 from mezzo.server.openapi import describe
 from mezzo.server.retries import Retries
+from mezzo.server.routes.admin.routes import admin_routes
 from mezzo.server.routes.chat import chat_routes
 from mezzo.server.routes.fim import fim_routes
 from mezzo.server.routes.health import health_routes
 from mezzo.server.routes.models import models_routes
-from mezzo.server.services import Services
+from mezzo.server.services import Services, default_limits
 from mezzo.settings import Settings
 
 
@@ -66,6 +67,16 @@ def create_app(settings: Settings, services: Services) -> MezzoApp:
     app.include_router(fim_routes(gateway, answering))
     app.include_router(models_routes(gateway, services.access))
     app.include_router(health_routes(gateway, services))
+    app.include_router(
+        admin_routes(
+            services.database,
+            services.access,
+            services.seal,
+            services.clock,
+            default_limits=default_limits(settings),
+            model_ids=lambda: sorted(services.router.by_model_id),
+        )
+    )
     return app
 
 
@@ -76,7 +87,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=[CORRELATION_HEADER, "retry-after"],
         )

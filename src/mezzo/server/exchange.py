@@ -40,6 +40,7 @@ class Exchange:
     started_s        time.perf_counter() at its beginning
     headers          sent with the answer, whatever the answer is; limit_headers: with a good one
     model            the name that was asked for; model_id: the card that answers, once known
+    is_estimated     the counts are estimates: an upstream was cut off before it reported its own
     outcome          set by the gateway for requests that reached a backend, else told from the status
     parts_s          seconds that its way through authentication, limits and books took, by part
     prompt, completion
@@ -64,6 +65,7 @@ class Exchange:
     num_completion_tokens: int = 0
     num_cached_tokens: int = 0
     num_image_tokens: int = 0
+    is_estimated: bool = False
     prediction: PredictionCounts | None = None
     ttft_s: float | None = None
     outcome: Outcome | None = None
@@ -175,6 +177,8 @@ def _record(exchange: Exchange, route: str, outcome: Outcome) -> dict[str, Any]:
             "cached_tokens": exchange.num_cached_tokens,
             "ttft_s": None if exchange.ttft_s is None else round(exchange.ttft_s, 6),
         }
+    if exchange.is_estimated:
+        record["is_estimated"] = True
     if exchange.prediction is not None:
         record |= {
             "accepted_prediction_tokens": exchange.prediction.num_accepted,

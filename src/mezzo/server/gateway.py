@@ -16,10 +16,11 @@ from mezzo.backends.base import Backend, BackendUnavailable, Generation, Weights
 from mezzo.backends.cards import model_card, model_cards, served_capabilities
 from mezzo.catalog.resolve import ModelRetired, Resolution, UnknownModel
 from mezzo.metering.idempotency import Claim, KeptAnswer
-from mezzo.metering.limits import LimitExceeded
+from mezzo.metering.limits import LimitExceeded, has_limit
 from mezzo.metering.prices import Price, PriceNotFound
 from mezzo.metering.records import Status, Usage
 from mezzo.prompt.features import DOCUMENTS, check_features, check_fim_features
+from mezzo.prompt.parts import NO_ATTACHMENTS, Attachments
 from mezzo.prompt.validate import validate_messages
 from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.errors import (
@@ -34,7 +35,7 @@ from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.server.admission import Admission
 from mezzo.server.exchange import Exchange
 from mezzo.server.running import RunningChat
-from mezzo.server.services import Services
+from mezzo.server.services import Services, default_limits
 from mezzo.server.terms import ChatTerms, settle_terms
 from mezzo.settings import Settings
 
@@ -65,9 +66,7 @@ class Gateway:
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._services = services
-        self._default_limits = RateLimits(
-            settings.requests_per_minute, settings.tokens_per_minute, settings.tokens_per_month
-        )
+        self._default_limits = default_limits(settings)
         self._running: set[RunningChat] = set()
         self._is_draining = False
 
@@ -93,7 +92,7 @@ class Gateway:
         validate_messages(request.messages, allow_user_after_tool=self._settings.allow_user_after_tool)
         check_features(request, served_capabilities(settled.resolution, settled.backend.info) | {DOCUMENTS})
         terms, admission = self._prepare(access, request, exchange, settled, claim)
-        async with self._services.attachments.loaded(request) as attachments:
+        async with self._files_for(settled.backend, request) as attachments:
             submission = settled.backend.submit(
                 request,
                 attachments,
@@ -162,6 +161,13 @@ class Gateway:
 
     def _weights(self) -> Mapping[str, WeightsInfo]:
         return {model_id: backend.info for model_id, backend in self._services.router.by_model_id.items()}
+
+    def _files_for(
+        self, backend: Backend, request: ChatCompletionRequest
+    ) -> contextlib.AbstractAsyncContextManager[Attachments]:
+        if backend.wants_files:
+            return self._services.attachments.loaded(request)
+        return contextlib.nullcontext(NO_ATTACHMENTS)
 
     async def _receive(
         self, access: Access, request: ChatCompletionRequest | FimCompletionRequest, exchange: Exchange
@@ -255,11 +261,9 @@ class Gateway:
         settled: _Settled,
         exchange: Exchange,
     ) -> RunningChat:
-        exchange.num_prompt_tokens = generation.num_prompt_tokens
-        exchange.num_image_tokens = generation.num_image_tokens
         exchange.headers |= exchange.limit_headers | terms.headers
 
-        def close(chat: RunningChat, answer: KeptAnswer | None) -> Awaitable[None]:
+        def close(chat: RunningChat, answer: KeptAnswer | None) -> asyncio.Future[None]:
             self._running.discard(chat)
             return self._charge(chat, answer, admission, access, settled.limits)
 
@@ -271,6 +275,7 @@ class Gateway:
             on_close=close,
             keep_text=self._settings.log_prompts,
             keeps_answer=admission.claim is not None,
+            entered=admission.entered,
         )
         self._running.add(chat)
         return chat
@@ -282,7 +287,7 @@ class Gateway:
         admission: Admission,
         access: Access,
         limits: RateLimits,
-    ) -> Awaitable[None]:
+    ) -> asyncio.Future[None]:
         """Enter what a request used, once, however it ended. What is returned ends when it is in the books."""
         exchange, usage, model_id = chat.exchange, chat.record, chat.terms.model_id
         self._services.metrics.count_tokens(
@@ -291,13 +296,13 @@ class Gateway:
             cached=usage.cached_tokens,
             completion=usage.completion_tokens,
         )
-        # The engine's counts first, so that at no moment the records say more than the engine.
-        self._services.books.note_counts()
         entered = admission.settle(
             _STATUS_OF[exchange.outcome or "failed"], usage, engine_run_id=chat.engine_run_id, answer=answer
         )
         # Cached tokens are not held against the limit.
         cost = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
+        if not has_limit(limits) and entered is not None:
+            return entered
 
         async def finish() -> None:
             state = await self._services.limiter.charge(access.workspace_id or "", model_id, limits, cost)
@@ -308,7 +313,7 @@ class Gateway:
 
         task = asyncio.create_task(finish())
         task.add_done_callback(_see_failure)
-        return asyncio.shield(task)
+        return task
 
 
 async def _submitted(backend: Backend, submission: Awaitable[Generation], admission: Admission) -> Generation:

@@ -13,6 +13,9 @@ from prometheus_client.registry import Collector
 
 from mezzo import __version__
 from mezzo.backends.router import Router
+from mezzo.metering.books import Books
+from mezzo.metering.limits import RateLimiter
+from mezzo.server.queues import Queues
 
 # Seconds. A first token takes from a cache hit on a fast device to a long prompt in a full queue.
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120)
@@ -142,6 +145,41 @@ class BackendCollector(Collector):
             images.add_metric([*labels, "hit"], stats.num_image_hits)
             images.add_metric([*labels, "miss"], stats.num_image_misses)
         yield from (ready, waiting, running, blocks, used, preemptions, restarts, drafts, images)
+
+
+class BooksCollector(Collector):
+    """Asks queues, limits and books at the moment of a scrape."""
+
+    def __init__(self, queues: Queues, books: Books, limiter: RateLimiter) -> None:
+        self._queues = queues
+        self._books = books
+        self._limiter = limiter
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the families of metrics about what surrounds the backends."""
+        waiting = GaugeMetricFamily(
+            "mezzo_requests_waiting",
+            "Requests that wait for their turn before a backend.",
+            labels=["weights"],
+        )
+        for weights, queue in self._queues.by_weights.items():
+            waiting.add_metric([weights], queue.num_waiting)
+        yield waiting
+        yield GaugeMetricFamily(
+            "mezzo_books_open_requests",
+            "Requests that this server entered in the books and has not ended there.",
+            value=self._books.num_open,
+        )
+        yield GaugeMetricFamily(
+            "mezzo_books_failing",
+            "Whether the last entry could not be written (1), and requests are refused (0: all is well).",
+            value=float(self._books.is_failing),
+        )
+        yield GaugeMetricFamily(
+            "mezzo_limits_degraded",
+            "Whether servers that should count limits together count each for itself (1).",
+            value=float(self._limiter.is_degraded),
+        )
 
 
 def make_metrics(router: Router) -> Metrics:

@@ -20,6 +20,7 @@ from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
 from mezzo.kit.logging import configure_logging
 from mezzo.settings import Settings
+from mezzo.weights.upstream import UpstreamModel
 
 if TYPE_CHECKING:
     from mezzo.server.services import Services
@@ -36,10 +37,10 @@ BackendFactory = Callable[["CheckpointFolder", Settings], Backend]
 def serve(
     settings: Settings,
     *,
-    weights: Mapping[str, CheckpointFolder],
+    weights: Mapping[str, CheckpointFolder | UpstreamModel],
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve `weights` (checkpoint folders by model card id) and block until stopped by SIGINT or SIGTERM.
+    """Serve `weights` (folders or upstreams by model card id) and block until stopped by SIGINT or SIGTERM.
 
     on_ready: called once with the server's URL, when a request would be answered.
     Raises: OSError if the address cannot be listened on; BackendUnavailable if weights cannot be loaded;
@@ -54,10 +55,10 @@ def serve_with(
     backend_factory: BackendFactory,
     settings: Settings,
     *,
-    weights: Mapping[str, CheckpointFolder],
+    weights: Mapping[str, CheckpointFolder | UpstreamModel],
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve as `serve` does, with backends from `backend_factory`.
+    """Serve as `serve` does, with the backends of folders from `backend_factory`.
 
     A backend begins to load when it is made, so that it loads while the rest is imported. Logs go where the
     settings say.
@@ -102,17 +103,31 @@ def url_of(listener: socket.socket) -> str:
 
 
 def _make_backends(
-    factory: BackendFactory, settings: Settings, weights: Mapping[str, CheckpointFolder]
+    factory: BackendFactory, settings: Settings, weights: Mapping[str, CheckpointFolder | UpstreamModel]
 ) -> dict[str, Backend]:
-    """Make one backend for each folder, also when several models share it."""
-    by_path: dict[str, Backend] = {}
+    """Make one backend for each folder and each upstream, also when several models share it."""
+    made: dict[str | UpstreamModel, Backend] = {}
     backends = {}
-    for model_id, folder in weights.items():
-        key = str(folder.path)
-        if key not in by_path:
-            by_path[key] = factory(folder, settings)
-        backends[model_id] = by_path[key]
+    for model_id, one in weights.items():
+        key = one if isinstance(one, UpstreamModel) else str(one.path)
+        if key not in made:
+            made[key] = (
+                _make_upstream(one, settings, weights)
+                if isinstance(one, UpstreamModel)
+                else factory(one, settings)
+            )
+        backends[model_id] = made[key]
     return backends
+
+
+def _make_upstream(
+    upstream: UpstreamModel, settings: Settings, weights: Mapping[str, CheckpointFolder | UpstreamModel]
+) -> Backend:
+    from mezzo.backends.upstream.backend import make_upstream_backend  # noqa: PLC0415  an HTTP client, where used
+    from mezzo.catalog.cards import load_catalog  # noqa: PLC0415
+
+    served = [card for card in load_catalog() if weights.get(card.id) == upstream]
+    return make_upstream_backend(upstream, settings, max_context_length=max(card.context for card in served))
 
 
 async def _serve(

@@ -30,7 +30,7 @@ from mezzo.store.group_commit import StoreUnavailable
 # After `aclose` a generation still reports what it had produced; this is for one that does not end by itself.
 _DRAIN_TIMEOUT_S = 1.0
 
-OnClose = Callable[["RunningChat", KeptAnswer | None], Awaitable[None]]
+OnClose = Callable[["RunningChat", KeptAnswer | None], asyncio.Future[None]]
 
 _log = structlog.get_logger("mezzo.server")
 
@@ -59,11 +59,13 @@ class RunningChat:
         on_close: OnClose,
         keep_text: bool,
         keeps_answer: bool = False,
+        entered: Callable[[], Awaitable[None]],
     ) -> None:
         """Begin to read `generation`.
 
         on_close: called once, with the counts final; what it returns ends when they are in the books.
         keep_text: whether the exchange's record wants the text. keeps_answer: whether the answer is kept for retries.
+        entered: returns when the request's beginning is in the books.
         """
         self.terms = terms
         self.exchange = exchange
@@ -72,12 +74,14 @@ class RunningChat:
         self._on_close = on_close
         self._keep_text = keep_text
         self.keeps_answer = keeps_answer
-        self._settling: Awaitable[None] | None = None
+        self._entered = entered
+        self._settling: asyncio.Future[None] | None = None
         self._choices = [_ChoiceState() for _ in range(terms.num_choices)]
         self._events: list[GenerationEvent] = []
         self._news = asyncio.Event()
         self._failure: Exception | None = None
         self._is_closed = False
+        self._read_counts()
         self._reader = asyncio.create_task(self._read())
 
     @property
@@ -162,12 +166,21 @@ class RunningChat:
             self._reader.cancel()
             self._settle(answer)
 
+    async def entered(self) -> None:
+        """Return when the request is in the books: before that nothing of its answer is sent. Raises: BackendFailed."""
+        try:
+            await self._entered()
+        except StoreUnavailable as fault:
+            failure = BackendFailed("the books cannot be written")
+            self._fail(failure)
+            raise failure from fault
+
     async def settled(self) -> None:
         """Return when the end is in the books, where a power cut cannot reach it. Raises: NotRecorded."""
         assert self._settling is not None, "the chat is not closed"
         try:
             with self.exchange.timed("settle"):
-                await self._settling
+                await asyncio.shield(self._settling)
         except (StoreUnavailable, AlreadySettled) as fault:
             self.exchange.outcome = "failed"
             _log.error("a request could not be entered in the books", reason=str(fault))
@@ -203,10 +216,7 @@ class RunningChat:
                 self._metrics.observe_gap(model_id, (now_s - choice.last_event_s) / event.num_tokens)
             choice.last_event_s = now_s
             exchange.num_completion_tokens += event.num_tokens
-        exchange.num_prompt_tokens = self._generation.num_prompt_tokens
-        exchange.num_image_tokens = self._generation.num_image_tokens
-        exchange.num_cached_tokens = self._generation.num_cached_tokens
-        exchange.prediction = self._generation.prediction
+        self._read_counts()
         if self._keep_text:
             choice.texts.append(text_of_pieces(event.pieces))
         if isinstance(event, ChoiceFinished):
@@ -215,7 +225,17 @@ class RunningChat:
             self._events.append(event)
             self._news.set()
 
+    def _read_counts(self) -> None:
+        """Note what the generation says by now; the events themselves tell the completion tokens."""
+        exchange, generation = self.exchange, self._generation
+        exchange.num_prompt_tokens = generation.num_prompt_tokens
+        exchange.num_image_tokens = generation.num_image_tokens
+        exchange.num_cached_tokens = generation.num_cached_tokens
+        exchange.prediction = generation.prediction
+        exchange.is_estimated = generation.is_estimated
+
     def _settle(self, answer: KeptAnswer | None) -> None:
+        self._read_counts()
         self.exchange.outcome = self._outcome()
         if self._keep_text:
             self.exchange.completion = ["".join(choice.texts) for choice in self._choices]

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mezzo.accounts.access import AccessCache
+from mezzo.accounts.access import AccessCache, RateLimits
 from mezzo.accounts.bootstrap import Installation, prepare
-from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
 from mezzo.catalog.cards import Catalog, load_catalog
 from mezzo.metering.books import Books
-from mezzo.metering.fair_queue import FairQueue
+from mezzo.metering.idempotency import AnswerSeal
 from mezzo.metering.limits import RateLimiter, make_limiter
 from mezzo.metering.prices import PriceBook, write_prices
 from mezzo.prompt.media.addresses import PublicAddresses
@@ -21,7 +20,8 @@ from mezzo.prompt.media.attachments import AttachmentLimits, AttachmentLoader
 from mezzo.prompt.media.documents import DocumentLimits
 from mezzo.prompt.media.fetch import Fetcher
 from mezzo.prompt.media.image_headers import ImageLimits
-from mezzo.server.metrics import Metrics, make_metrics
+from mezzo.server.metrics import BooksCollector, Metrics, make_metrics
+from mezzo.server.queues import Queues
 from mezzo.settings import Settings
 from mezzo.store.database import Database
 
@@ -40,6 +40,7 @@ class Services:
     database: Database
     installation: Installation
     access: AccessCache
+    seal: AnswerSeal
     books: Books
     limiter: RateLimiter
     metrics: Metrics
@@ -81,8 +82,11 @@ def make_services(
     with database.write() as connection:
         write_prices(connection, database, prices)
     queues = Queues(max_waiting=settings.max_queue)
-    books = Books(database, secret=secret, clock=clock, counts=router.engine_counts)
+    seal = AnswerSeal(secret)
+    books = Books(database, seal=seal, clock=clock, counts=router.engine_counts)
     limiter = make_limiter(settings)
+    metrics = make_metrics(router)
+    metrics.registry.register(BooksCollector(queues, books, limiter))
     return Services(
         catalog=catalog,
         prices=prices,
@@ -91,30 +95,18 @@ def make_services(
         database=database,
         installation=installation,
         access=AccessCache(database, clock),
+        seal=seal,
         books=books,
         limiter=limiter,
-        metrics=make_metrics(router),
+        metrics=metrics,
         attachments=make_attachment_loader(settings),
         clock=clock,
     )
 
 
-class Queues:
-    """The queue of each backend, which all its requests wait in for a place."""
-
-    def __init__(self, *, max_waiting: int) -> None:
-        self._max_waiting = max_waiting
-        self._by_backend: dict[int, FairQueue] = {}
-
-    def of(self, backend: Backend) -> FairQueue:
-        """Return the queue of a backend."""
-        queue = self._by_backend.get(id(backend))
-        if queue is None:
-            # A few are sent ahead of their place, so that the next one is at hand when a place gets free.
-            ahead = min(self._max_waiting, max(1, backend.max_num_seqs // 8))
-            queue = FairQueue(backend.max_num_seqs + ahead, max_waiting=self._max_waiting - ahead)
-            self._by_backend[id(backend)] = queue
-        return queue
+def default_limits(settings: Settings) -> RateLimits:
+    """Return the limits of workspaces that have none of their own."""
+    return RateLimits(settings.requests_per_minute, settings.tokens_per_minute, settings.tokens_per_month)
 
 
 def make_attachment_loader(settings: Settings) -> AttachmentLoader:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from mezzo.store.database import Database
 
 MAX_BATCH = 500
+_MAX_DEFERRED_S = 0.003
 # Together a little over two seconds: a restart of the database or another writer's long transaction.
 RETRY_AFTER_S = (0.02, 0.1, 0.5, 1.5)
 
@@ -31,8 +32,9 @@ _C = TypeVar("_C")
 _log = structlog.get_logger("mezzo.store")
 
 Outcome = BaseException | None
-Apply = Callable[[Connection, Sequence[_C]], Sequence[Outcome]]
-"""Writes changes, and says of each None, or the refusal that its owner gets; a refused change has written nothing."""
+Apply = Callable[[Connection, Sequence[_C], bool], Sequence[Outcome]]
+"""Writes changes, and says of each None, or the refusal that its owner gets; a refused change has written nothing. The
+flag is set where they may have been written already: the connection broke before the commit was confirmed."""
 
 
 class StoreUnavailable(Exception):
@@ -50,35 +52,51 @@ class GroupCommit(Generic[_C]):
     """Writes changes in the order in which they are handed in. For one event loop."""
 
     def __init__(self, database: Database, apply: Apply[_C], *, name: str) -> None:
-        """apply: runs in the writing thread, inside a transaction; may run again for the same changes after a failure
-        that left the outcome unknown, and must find what it wrote.
-        """
+        """apply: runs in the writing thread, inside a transaction."""
         self._database = database
         self._apply = apply
-        self._queue: queue.SimpleQueue[_Waiting[_C] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Waiting[_C]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = None
+        self._deferred: list[_Waiting[_C]] = []
         self._is_closed = False
+        self._is_failing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, change: _C, *, must_last: bool = True) -> asyncio.Future[None]:
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last transaction could not be written."""
+        return self._is_failing
+
+    def submit(self, change: _C, *, must_last: bool = True, may_wait: bool = False) -> asyncio.Future[None]:
         """Hand in a change. The future ends when it is written, or with its refusal, or with StoreUnavailable.
 
         must_last: it has to survive a power cut too; False for what only has to survive this process, and is quicker.
+        may_wait: for the next change that may not, or for a few milliseconds; nothing later goes before it.
         The change is written even if nobody waits for the future.
         """
         done: asyncio.Future[None] = self._loop.create_future()
         if self._is_closed:
             done.set_exception(StoreUnavailable("the store is closed"))
-        else:
-            self._queue.put(_Waiting(change, done, must_last))
+            return done
+        self._deferred.append(_Waiting(change, done, must_last))
+        if not may_wait:
+            self._flush()
+        elif len(self._deferred) == 1:
+            self._loop.call_later(_MAX_DEFERRED_S, self._flush)
         return done
+
+    def _flush(self) -> None:
+        if self._deferred:
+            self._queue.put(self._deferred)
+            self._deferred = []
 
     async def aclose(self) -> None:
         """Write what waits, then end the thread. Safe to call twice."""
         if not self._is_closed:
             self._is_closed = True
+            self._flush()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -94,8 +112,8 @@ class GroupCommit(Generic[_C]):
         batch: list[_Waiting[_C]] = []
         waiting = self._queue.get()
         while waiting is not None:
-            batch.append(waiting)
-            if len(batch) == MAX_BATCH:
+            batch += waiting
+            if len(batch) >= MAX_BATCH:
                 return batch, True
             try:
                 waiting = self._queue.get_nowait()
@@ -104,17 +122,23 @@ class GroupCommit(Generic[_C]):
         return batch, False
 
     def _write(self, batch: list[_Waiting[_C]]) -> Sequence[Outcome]:
+        is_retry = False
         for wait_s in (*RETRY_AFTER_S, None):
             try:
-                return self._transaction(batch)
+                outcomes = self._transaction(batch, is_retry=is_retry)
             except Exception as error:
+                is_retry = True
                 self._drop_connection()
                 if not is_transient(error):
                     return self._write_singly(batch, error)
                 if wait_s is None:
                     _log.error("the database cannot be written", reason=reason(error), changes=len(batch))
+                    self._is_failing = True
                     return [StoreUnavailable(reason(error)) for _ in batch]
                 time.sleep(wait_s)
+            else:
+                self._is_failing = False
+                return outcomes
         raise AssertionError("unreachable")
 
     def _write_singly(self, batch: list[_Waiting[_C]], error: Exception) -> Sequence[Outcome]:
@@ -124,13 +148,13 @@ class GroupCommit(Generic[_C]):
             return [StoreUnavailable(reason(error))]
         return [outcome for waiting in batch for outcome in self._write([waiting])]
 
-    def _transaction(self, batch: list[_Waiting[_C]]) -> Sequence[Outcome]:
+    def _transaction(self, batch: list[_Waiting[_C]], *, is_retry: bool) -> Sequence[Outcome]:
         if self._connection is None:
             self._connection = self._database.writer()
         connection = self._connection
         self._database.set_durability(connection, must_last=any(waiting.must_last for waiting in batch))
         with connection.begin():
-            return self._apply(connection, [waiting.change for waiting in batch])
+            return self._apply(connection, [waiting.change for waiting in batch], is_retry)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

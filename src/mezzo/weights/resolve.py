@@ -30,6 +30,7 @@ from mezzo.weights.folder import CheckpointFolder, described, holds_only_pickles
 from mezzo.weights.hub import HubRepository, fetch_from_hub, find_in_hub_cache
 from mezzo.weights.progress import Progress
 from mezzo.weights.sources import PACKAGED, PackagedGguf
+from mezzo.weights.upstream import is_upstream
 
 HUB_PREFIX = "hf:"
 HUB_NAME = re.compile(
@@ -58,6 +59,8 @@ def parse_spec(spec: str) -> Source:
     """Tell what kind of weights a spec names. Raises: WeightsError for one that fits no form."""
     if spec in PACKAGED:
         return PACKAGED[spec]
+    if is_upstream(spec):
+        raise WeightsError("An upstream is a server: there are no weights of it to fetch.")
     if spec.startswith(HUB_PREFIX):
         if match := HUB_NAME.fullmatch(spec.removeprefix(HUB_PREFIX)):
             return HubRepository(match["repository"], match["revision"] or "main")

@@ -8,6 +8,7 @@ from mezzo.protocol.admin.answers import Answer, Detail, Message, Roles
 from mezzo.protocol.admin.audit import AuditEntryAnswer
 from mezzo.protocol.admin.keys import KeyAnswer, KeyCreate, KeysAnswer
 from mezzo.protocol.admin.limits import RateLimitAnswer, SpendLimitAnswer, SpendLimitUpdate
+from mezzo.protocol.admin.usage import UsageReport
 from mezzo.protocol.admin.users import (
     InviteAnswer,
     InviteCreate,
@@ -60,6 +61,7 @@ ANSWERS: tuple[type[Answer], ...] = (
     RateLimitAnswer,
     Roles,
     SpendLimitAnswer,
+    UsageReport,
     UserAnswer,
     WorkspaceAnswer,
     WorkspaceCreated,

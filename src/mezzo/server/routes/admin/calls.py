@@ -19,23 +19,29 @@ from starlette.responses import Response
 from mezzo.accounts.access import Access, AccessCache
 from mezzo.accounts.audit import Actor
 from mezzo.accounts.errors import AccountsError, Conflict
+from mezzo.metering.idempotency import AnswerSeal, Claim, KeptAnswer, KeyReused, find_answer, keep, take
 from mezzo.protocol.admin.answers import Answer
-from mezzo.protocol.errors import Forbidden, ServiceUnavailable
+from mezzo.protocol.errors import Forbidden, IdempotencyConflict, ServiceUnavailable
 from mezzo.protocol.parse import parse_query
 from mezzo.server.auth import bearer_token, find_access
 from mezzo.server.errors import accounts_error
 from mezzo.server.exchange import exchange_of
 from mezzo.server.incoming import parse, read_body
+from mezzo.server.retries import claim_of, replay
 from mezzo.store.database import Database
 from mezzo.store.group_commit import reason
 
 KEY_HEADER = "x-api-key"
+_JSON = "application/json"
 MAX_BODY_BYTES = 2 * 1024 * 1024
 
 _log = structlog.get_logger("mezzo.server")
 
 _M = TypeVar("_M", bound=BaseModel)
 _T = TypeVar("_T")
+
+Make = Callable[[Connection, "Admin", _M, datetime], Answer]
+"""Makes what a body asks for, in a transaction, and returns what the answer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,11 @@ def _key_of(request: Request) -> str | None:
 class AdminCalls:
     """The collaborators of the endpoints, and what they all do with them."""
 
-    def __init__(self, database: Database, access: AccessCache, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, access: AccessCache, seal: AnswerSeal, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
+        self._seal = seal
         self._access = access
         self._clock = clock
         self._authenticate = admin_authentication(access)
@@ -85,6 +94,41 @@ class AdminCalls:
         access = await self._authenticate(request)
         metadata = {"uuid": access.key_id, "hidden_key": access.label}
         return Admin(access.organization_id, Actor("API_KEY", access.user_id, metadata))
+
+    async def make(self, request: Request, model: type[_M], work: Make[_M]) -> Response:
+        """Return the answer of a call that makes something; with an `Idempotency-Key` it is made once.
+
+        Raises: as `admin`, `body_of` and `change`; InvalidArguments, IdempotencyConflict for a key.
+        """
+        admin = await self.admin(request)
+        raw = await read_body(request, max_bytes=MAX_BODY_BYTES)
+        body = await parse(model, raw)
+        claim = claim_of(request, admin.organization_id, raw)
+        request_id = exchange_of(request).request_id
+
+        def once(connection: Connection, now: datetime) -> Response:
+            kept = None if claim is None else self._take(connection, claim, request_id, now)
+            if kept is not None:
+                return replay(kept)
+            made = KeptAnswer(200, {"content-type": _JSON}, work(connection, admin, body, now).to_json())
+            if claim is not None:
+                keep(connection, request_id, self._seal.seal(made))
+            return Response(made.body, media_type=_JSON)
+
+        return await self.change(once)
+
+    def _take(
+        self, connection: Connection, claim: Claim, request_id: str, now: datetime
+    ) -> KeptAnswer | None:
+        """Claim a key, or return the answer of the call that holds it: that call is over, or this one waited for it."""
+        if take(connection, self._database, claim, request_id=request_id, server_id="", now=now):
+            return None
+        try:
+            sealed = find_answer(connection, claim, now)
+        except KeyReused:
+            raise IdempotencyConflict("This Idempotency-Key was used with another request") from None
+        assert sealed is not None, "claim and answer are written in one transaction"
+        return self._seal.open(sealed)
 
     async def read(self, work: Callable[[Connection, datetime], _T]) -> _T:
         """Run `work` on one state of the database, in a thread, with the time. Raises: ServiceUnavailable."""
@@ -145,4 +189,4 @@ def blaming(*where: str | int) -> Iterator[None]:
 
 def answer(body: Answer) -> Response:
     """Return a 200 with a body."""
-    return Response(body.to_json(), media_type="application/json")
+    return Response(body.to_json(), media_type=_JSON)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fastapi import APIRouter
+from sqlalchemy.engine import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -10,7 +13,7 @@ from mezzo.accounts import keys
 from mezzo.protocol.admin.answers import Detail
 from mezzo.protocol.admin.keys import KeyAnswer, KeyCreate, KeysAnswer, KeysQuery
 from mezzo.server.routes.admin import shapes
-from mezzo.server.routes.admin.calls import AdminCalls, answer, body_of, id_of, query_of
+from mezzo.server.routes.admin.calls import Admin, AdminCalls, answer, id_of, query_of
 from mezzo.server.routes.admin.operations import operation
 
 
@@ -31,21 +34,7 @@ def key_routes(calls: AdminCalls) -> APIRouter:
 
     @router.post("/v1/admin/api-keys", **operation("Make an API key", KeyAnswer, body=KeyCreate))
     async def create_key(request: Request) -> Response:
-        admin = await calls.admin(request)
-        body = await body_of(request, KeyCreate)
-        key, secret = await calls.change(
-            lambda connection, now: keys.create_key(
-                connection,
-                organization_id=admin.organization_id,
-                workspace_id=body.workspace_uuid,
-                user_id=body.user_id,
-                name=body.name,
-                expiration=body.expiration,
-                actor=admin.actor,
-                now=now,
-            )
-        )
-        return answer(shapes.created_key(key, secret))
+        return await calls.make(request, KeyCreate, _create)
 
     @router.delete("/v1/admin/api-keys/{key_id}", **operation("Delete an API key", Detail, path_id="key_id"))
     async def delete_key(request: Request) -> Response:
@@ -64,3 +53,17 @@ def key_routes(calls: AdminCalls) -> APIRouter:
         return answer(Detail(detail="API key deleted"))
 
     return router
+
+
+def _create(connection: Connection, admin: Admin, body: KeyCreate, now: datetime) -> KeyAnswer:
+    key, secret = keys.create_key(
+        connection,
+        organization_id=admin.organization_id,
+        workspace_id=body.workspace_uuid,
+        user_id=body.user_id,
+        name=body.name,
+        expiration=body.expiration,
+        actor=admin.actor,
+        now=now,
+    )
+    return shapes.created_key(key, secret)

@@ -47,9 +47,7 @@ def user_routes(calls: AdminCalls) -> APIRouter:
 
     @router.post("/v1/admin/users", **operation("Make members", MembersCreated, body=MembersCreate))
     async def create_users(request: Request) -> Response:
-        admin = await calls.admin(request)
-        body = await body_of(request, MembersCreate)
-        return answer(await calls.change(lambda connection, now: _create(connection, admin, body, now)))
+        return await calls.make(request, MembersCreate, _create)
 
     @router.get("/v1/admin/users/{user_id}", **operation("Get a member", UserAnswer, path_id="user_id"))
     async def get_user(request: Request) -> Response:
@@ -101,9 +99,7 @@ def user_routes(calls: AdminCalls) -> APIRouter:
 
     @router.post("/v1/admin/users-invite", **operation("Invite people", InvitesCreated, body=InviteCreate))
     async def invite(request: Request) -> Response:
-        admin = await calls.admin(request)
-        body = await body_of(request, InviteCreate)
-        return answer(await calls.change(lambda connection, now: _invite(connection, admin, body, now)))
+        return await calls.make(request, InviteCreate, _invite)
 
     @router.get("/v1/admin/users-invite", **operation("List invitations", [InviteAnswer]))
     async def list_invites(request: Request) -> Response:

@@ -47,9 +47,7 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
         "/v1/admin/workspaces", **operation("Make a workspace", WorkspaceCreated, body=WorkspaceCreate)
     )
     async def create_workspace(request: Request) -> Response:
-        admin = await calls.admin(request)
-        body = await body_of(request, WorkspaceCreate)
-        return answer(await calls.change(lambda connection, now: _create(connection, admin, body, now)))
+        return await calls.make(request, WorkspaceCreate, _create)
 
     @router.patch(
         "/v1/admin/workspaces/{uuid}",
@@ -95,11 +93,10 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
         **operation("Add members", MembersAdded, path_id="uuid", body=MembersGiven),
     )
     async def add_users(request: Request) -> Response:
-        admin = await calls.admin(request)
         workspace_id = id_of(request, "uuid")
-        body = await body_of(request, MembersGiven)
-        num_added = await calls.change(
-            lambda connection, now: members.add_members(
+
+        def add(connection: Connection, admin: Admin, body: MembersGiven, now: datetime) -> MembersAdded:
+            num_added = members.add_members(
                 connection,
                 organization_id=admin.organization_id,
                 workspace_id=workspace_id,
@@ -107,8 +104,9 @@ def workspace_routes(calls: AdminCalls) -> APIRouter:
                 actor=admin.actor,
                 now=now,
             )
-        )
-        return answer(MembersAdded(added_members_count=num_added))
+            return MembersAdded(added_members_count=num_added)
+
+        return await calls.make(request, MembersGiven, add)
 
     @router.patch(
         "/v1/admin/workspaces/{uuid}/users",
