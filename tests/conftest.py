@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from mezzo.weights import CheckpointFolder, console_progress, resolve_weights
 
-pytest_plugins = ["tests.databases", "tests.redis_server"]
+pytest_plugins = ["tests.databases", "tests.identity_provider", "tests.redis_server"]
 
 # A machine that does other things beside is slow to draw examples; that says nothing about the code.
 settings.register_profile("mezzo", deadline=None, suppress_health_check=[HealthCheck.too_slow])

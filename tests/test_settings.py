@@ -118,7 +118,65 @@ class TestValues:
         assert "swordfish" not in repr(Settings(api_key="swordfish"))  # type: ignore[arg-type]
 
 
+class TestSignIn:
+    def test_everything_that_single_sign_on_needs(self) -> None:
+        settings = load_settings(
+            environ={
+                "MEZZO_PUBLIC_URL": "https://Mezzo.example.org",
+                "MEZZO_OIDC_ISSUER": "https://login.example.org/realms/main",
+                "MEZZO_OIDC_CLIENT_ID": "mezzo",
+                "MEZZO_OIDC_CLIENT_SECRET": "swordfish",
+                "MEZZO_OIDC_ALLOWED_DOMAINS": "Example.org, example.com",
+            }
+        )
+        assert settings.public_url == "https://mezzo.example.org"
+        assert settings.oidc_allowed_domains == ("example.org", "example.com")
+        assert "swordfish" not in repr(settings)
+
+    @pytest.mark.parametrize(
+        ("environ", "message"),
+        [
+            ({"MEZZO_PUBLIC_URL": "mezzo.example.org"}, "MEZZO_PUBLIC_URL: write it as a browser does"),
+            ({"MEZZO_PUBLIC_URL": "https://a.example/b"}, "MEZZO_PUBLIC_URL: write it as a browser does"),
+            (
+                {"MEZZO_OIDC_ISSUER": "http://login.example.org"},
+                "MEZZO_OIDC_ISSUER: an issuer's URL begins with",
+            ),
+            (
+                {"MEZZO_OIDC_ISSUER": "https://a.example/?b"},
+                "MEZZO_OIDC_ISSUER: write it as the provider does",
+            ),
+            ({"MEZZO_OIDC_ALLOWED_DOMAINS": "*.org"}, "MEZZO_OIDC_ALLOWED_DOMAINS: '*.org' is not a domain"),
+            (
+                {"MEZZO_TRUSTED_PROXIES": "10.0.0.1/8"},
+                "MEZZO_TRUSTED_PROXIES: '10.0.0.1/8' is no address or network",
+            ),
+            ({"MEZZO_SESSION_HOURS": "0"}, "MEZZO_SESSION_HOURS: input should be greater than or equal to 1"),
+            (
+                {"MEZZO_OIDC_CLIENT_ID": "mezzo"},
+                "oidc_client_id is set, and oidc_issuer, which it belongs to, is not",
+            ),
+            (
+                {"MEZZO_OIDC_ISSUER": "https://a.example", "MEZZO_OIDC_CLIENT_ID": "mezzo"},
+                "oidc_issuer is set, and public_url, which single sign-on needs too, is not",
+            ),
+        ],
+    )
+    def test_mistakes(self, environ: dict[str, str], message: str) -> None:
+        assert error_of(**environ).startswith(message)
+
+    def test_a_provider_on_this_machine_may_do_without_tls(self) -> None:
+        for host in ("localhost", "127.0.0.1", "[::1]"):
+            url = f"http://{host}:8080/realm"
+            settings = Settings(oidc_issuer=url, oidc_client_id="x", public_url="http://localhost")
+            assert settings.oidc_issuer == url
+
+
 class TestMistakes:
+    @pytest.mark.parametrize("name", ["API_KEY", "SECRET_KEY", "DATABASE_URL", "OIDC_CLIENT_SECRET"])
+    def test_secrets_are_not_repeated(self, name: str) -> None:
+        assert "sword fish" not in error_of(**{f"MEZZO_{name}": "sword fish"})
+
     @pytest.mark.parametrize(
         ("environ", "message"),
         [

@@ -10,6 +10,7 @@ says where it stands.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import (
@@ -44,6 +46,8 @@ MIN_SECRET_LENGTH = 32
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]+)?")
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
+_DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class SettingsError(ValueError):
@@ -101,6 +105,40 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is not an origin such as https://example.org, nor *")
     return origins
+
+
+def _public_url(url: str | None) -> str | None:
+    if url is not None and not _ORIGIN.fullmatch(url):
+        raise ValueError("write it as a browser does, without a path: https://mezzo.example.org")
+    return None if url is None else url.lower()
+
+
+def _issuer(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    if not parts.hostname or parts.query or parts.fragment or parts.username or not url.isprintable():
+        raise ValueError("write it as the provider does: https://login.example.org/realms/main")
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise ValueError("an issuer's URL begins with https://, unless it is on this machine")
+    return url
+
+
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError(f"{network!r} is no address or network such as 10.0.0.0/8") from None
+    return networks
+
+
+def _domains(domains: tuple[str, ...]) -> tuple[str, ...]:
+    folded = tuple(domain.lower() for domain in domains)
+    for domain in folded:
+        if not _DOMAIN.fullmatch(domain):
+            raise ValueError(f"{domain!r} is not a domain such as example.org")
+    return folded
 
 
 def _allowed_hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -161,6 +199,40 @@ class Settings(BaseModel):
         default=None,
         description="The key that clients must send; if unset, one is made for this machine and kept in "
         "`home`.",
+    )
+    public_url: Annotated[str | None, AfterValidator(_public_url)] = Field(
+        default=None,
+        description="Where browsers reach this server, such as `https://mezzo.example.org`. Single sign-on comes back "
+        "to it; set it behind a TLS proxy.",
+    )
+    trusted_proxies: Annotated[
+        tuple[str, ...], BeforeValidator(_list_from_text), AfterValidator(_networks)
+    ] = Field(
+        default=(),
+        description="Addresses and networks of proxies before this server, such as `127.0.0.1` or `10.0.0.0/8`: their "
+        "`X-Forwarded-For` says whose failed sign-ins are counted together.",
+    )
+    session_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        default=12, description="Hours after which people who signed in must do so again."
+    )
+    oidc_issuer: Annotated[str | None, AfterValidator(_issuer)] = Field(
+        default=None,
+        description="The OpenID Connect provider of single sign-on, exactly as it names itself "
+        "(`docs/sign-in.md`); none if unset.",
+    )
+    oidc_client_id: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The name that the provider has given this server."
+    )
+    oidc_client_secret: Annotated[SecretStr | None, AfterValidator(_usable_key)] = Field(
+        default=None,
+        description="What this server proves itself with to the provider; unset for a public client.",
+    )
+    oidc_allowed_domains: Annotated[
+        tuple[str, ...], BeforeValidator(_list_from_text), AfterValidator(_domains)
+    ] = Field(
+        default=(),
+        description="Domains whose addresses, verified by the provider, may join the first organisation as members "
+        "without an invitation.",
     )
     weights: Annotated[str, Field(min_length=1)] = Field(
         default="nano",
@@ -318,7 +390,22 @@ class Settings(BaseModel):
                 f"max_step_tokens ({self.max_step_tokens}) is below max_num_seqs ({self.max_num_seqs}): "
                 "each running sequence needs one token of a step"
             )
+        self._check_single_sign_on()
         return self
+
+    def _check_single_sign_on(self) -> None:
+        if self.oidc_issuer is None:
+            given = [
+                name for name in self.model_fields_set if name.startswith("oidc_") and getattr(self, name)
+            ]
+            if given:
+                raise ValueError(f"{min(given)} is set, and oidc_issuer, which it belongs to, is not")
+        else:
+            for name in ("oidc_client_id", "public_url"):
+                if getattr(self, name) is None:
+                    raise ValueError(
+                        f"oidc_issuer is set, and {name}, which single sign-on needs too, is not"
+                    )
 
     def served_models(self) -> Mapping[str, str]:
         """Return the weights spec behind each model id that is served."""

@@ -105,6 +105,12 @@ class TestOtherLoggers:
         assert line["logger"] == "uvicorn.error"
         assert "color_message" not in line
 
+    @pytest.mark.parametrize("name", ["authlib.integrations.base_client.sync_app", "httpx2", "httpx"])
+    def test_libraries_that_tell_secrets_when_they_debug_are_quiet(self, name: str) -> None:
+        stream = configured(level="debug")
+        logging.getLogger(name).debug("Using code_verifier: 'swordfish'")
+        assert stream.getvalue() == ""
+
     def test_warnings_become_lines(self) -> None:
         stream = configured()
         with warnings.catch_warnings():

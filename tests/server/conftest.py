@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from tests.databases import new_sqlite
 from tests.fakes import Script
 from tests.server.live import LiveServer, live_server
 
@@ -17,6 +19,12 @@ def _plain_logs() -> Iterator[None]:
     )
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite database with the current schema and no rows, for what does not depend on the kind."""
+    return new_sqlite(tmp_path)
 
 
 @pytest.fixture(scope="module")

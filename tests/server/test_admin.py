@@ -19,7 +19,15 @@ import sqlalchemy as sa
 
 from mezzo.accounts import keys, limits, workspaces
 from mezzo.accounts.access import EVERY_MODEL, RateLimits
-from mezzo.accounts.errors import AccountsError, Conflict, NotThere, Unacceptable
+from mezzo.accounts.errors import (
+    AccountsError,
+    Conflict,
+    NotAdmitted,
+    NotThere,
+    TooBusy,
+    TooManyAttempts,
+    Unacceptable,
+)
 from mezzo.accounts.invitations import invite
 from mezzo.accounts.roles import ORGANIZATION_ROLES, WORKSPACE_ROLES
 from mezzo.kit.secrets import mask
@@ -872,15 +880,17 @@ class TestAuditLogs:
 
 
 def test_every_refusal_of_accounts_has_an_answer() -> None:
-    answers = {
-        kind: accounts_error(kind("no", param="x") if kind is Unacceptable else kind("no"))
-        for kind in AccountsError.__subclasses__()
+    statuses = {
+        NotThere("no"): 404,
+        Conflict("no"): 409,
+        NotAdmitted("no"): 403,
+        TooManyAttempts(60): 429,
+        TooBusy(): 503,
+        Unacceptable("no", param="x"): 422,
     }
-    assert {kind: answer.status for kind, answer in answers.items()} == {
-        NotThere: 404,
-        Conflict: 409,
-        Unacceptable: 422,
-    }
+    assert {type(error) for error in statuses} == set(AccountsError.__subclasses__())
+    for error, status in statuses.items():
+        assert accounts_error(error).status == status
 
 
 @pytest.mark.parametrize("path", ["/users", "/workspaces"])

@@ -33,7 +33,8 @@ def check_text(
 def check_email(text: str, *, param: str = "email") -> str:
     """Return an address in the form in which it is kept and compared: lower case. Raises: Unacceptable."""
     address = text.strip().lower()
-    if len(address) > _MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(address):
+    # Asked of what was given: the Kelvin sign is a `k` only in lower case, and would pass for somebody else's.
+    if not text.isascii() or len(address) > _MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(address):
         raise Unacceptable("not an email address", param=param)
     return address
 

@@ -17,9 +17,10 @@ from mezzo.accounts.errors import Conflict
 from mezzo.accounts.members import Membership, delete_member, insert_member, memberships_of
 from mezzo.accounts.roles import ORGANIZATION_ROLES
 from mezzo.accounts.scope import find_default_workspace, require_user
+from mezzo.accounts.sessions import end_sessions_of
 from mezzo.accounts.text import check_email, check_text
 from mezzo.kit.ids import new_uuid
-from mezzo.store.tables import sessions, users, workspace_members
+from mezzo.store.tables import users, workspace_members
 
 # Who has only these has no use for a workspace.
 _ROLES_WITHOUT_PRODUCTS = frozenset({"billing_manager"})
@@ -159,11 +160,15 @@ def set_password(
     password_hash: str,
     actor: Actor,
     now: datetime,
+    keep_session: str | None = None,
 ) -> None:
-    """Give a user another password, and end all their sessions. Raises: NotThere."""
+    """Give a user another password, and end all their sessions.
+
+    keep_session: the secret of one that goes on, in which they do it themselves. Raises: NotThere.
+    """
     user = require_user(connection, organization_id, user_id, lock="exclusive")
     connection.execute(sa.update(users).where(users.c.id == user_id).values(password_hash=password_hash))
-    connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
+    end_sessions_of(connection, user_id, keep=keep_session)
     audit.record(
         connection,
         actor,
@@ -190,7 +195,7 @@ def remove_user(
     ).all()
     for workspace_id in joined:
         delete_member(connection, organization_id, workspace_id, user_id, actor, now)
-    connection.execute(sa.delete(sessions).where(sessions.c.user_id == user_id))
+    end_sessions_of(connection, user_id)
     connection.execute(sa.update(users).where(users.c.id == user_id).values(deleted_at=now))
     audit.record(
         connection,

@@ -135,8 +135,11 @@ def configure_logging(
         logger.propagate = True
     for name in (
         "uvicorn.error",
+        "authlib",
         "httpx",
         "httpcore",
+        "httpx2",
+        "httpcore2",
         "asyncio",
         "filelock",
         "urllib3",

@@ -5,7 +5,11 @@
     ├── Forbidden                        403  {"detail": ...}
     ├── NotFound                         404  {"detail": ...}
     ├── Contradiction                    409  {"detail": ...}
+    ├── NotSignedIn                      401  {"detail": ...}
+    ├── NotJson                          415  {"detail": ...}
     ├── RequestInvalid                   422  {"detail": [...]}
+    ├── TooManyTries                     429  {"detail": ...}
+    ├── TryLater                         503  {"detail": ...}
     └── DomainError                           {"object": "error", "message", "type", "param", "code", ...}
         ├── InvalidModel                 400  1500      RetiredModel            404  1500
         ├── InvalidArguments             400  3051      (ContextOverflow, FeatureNotEnabled)
@@ -75,6 +79,21 @@ class Contradiction(ApiError):
     status = 409
 
 
+class NotSignedIn(ApiError):
+    """No session, or nothing that one could begin with."""
+
+    status = 401
+
+
+class NotJson(ApiError):
+    """A body of another kind than `application/json`, as a form of another site could send it."""
+
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__("The request needs the header `content-type: application/json`")
+
+
 class RequestInvalid(ApiError):
     """The body does not fit the schema; `details` are the items of the 422 body."""
 
@@ -86,6 +105,18 @@ class RequestInvalid(ApiError):
 
     def body(self) -> dict[str, Any]:
         return {"detail": self.details}
+
+
+class TooManyTries(ApiError):
+    """Somebody who failed too often waits until they may try again."""
+
+    status = 429
+
+
+class TryLater(ApiError):
+    """What signing in needs, the identity provider or a free core, is not to be had now."""
+
+    status = 503
 
 
 class DomainError(ApiError):

@@ -15,14 +15,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mezzo.accounts.errors import AccountsError, Conflict, NotThere, Unacceptable
+from mezzo.accounts.errors import (
+    AccountsError,
+    Conflict,
+    NotAdmitted,
+    NotThere,
+    TooBusy,
+    TooManyAttempts,
+    Unacceptable,
+)
 from mezzo.protocol.errors import (
     ApiError,
     Contradiction,
     DomainError,
+    Forbidden,
     InternalError,
     NotFound,
     RequestInvalid,
+    TooManyTries,
+    TryLater,
     Unauthorized,
 )
 from mezzo.server.exchange import CLIENT_CLOSED_REQUEST, exchange_of
@@ -63,6 +74,12 @@ def accounts_error(error: AccountsError, *where: str | int) -> ApiError:
             return NotFound(str(error))
         case Conflict():
             return Contradiction(str(error))
+        case NotAdmitted():
+            return Forbidden(str(error))
+        case TooManyAttempts():
+            return TooManyTries(str(error), retry_after_s=error.retry_after_s)
+        case TooBusy():
+            return TryLater(str(error), retry_after_s=1)
         case Unacceptable():
             item = {"type": "value_error", "loc": ["body", *where, error.param], "msg": str(error)}
             return RequestInvalid([item])

@@ -20,6 +20,7 @@ from mezzo.protocol.chat import ChatCompletionRequest
 from mezzo.protocol.fim import FimCompletionRequest
 from mezzo.protocol.models import ModelCard, ModelList
 from mezzo.protocol.response import ChatCompletionChunk, ChatCompletionResponse
+from mezzo.protocol.sign_in import SIGN_IN_ANSWERS, SIGN_IN_BODIES
 
 REF = "#/components/schemas/"
 
@@ -123,6 +124,7 @@ FIM_OPERATION: dict[str, Any] = {
     "responses": _COMPLETION,
 }
 
+
 MODELS_OPERATION: dict[str, Any] = {
     "summary": "List the models",
     "operation_id": "list_models",
@@ -178,13 +180,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    bodies: tuple[type[BaseModel], ...] = (ChatCompletionRequest, FimCompletionRequest, *BODIES)
+    bodies: tuple[type[BaseModel], ...] = (
+        ChatCompletionRequest,
+        FimCompletionRequest,
+        *BODIES,
+        *SIGN_IN_BODIES,
+    )
     _, requests = models_json_schema(
         [(model, "validation") for model in bodies],
         ref_template=REF + "{model}",
     )
     _, answers = msgspec.json.schema_components(
-        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList, *ANSWERS],
+        [ChatCompletionResponse, ChatCompletionChunk, ModelCard, ModelList, *ANSWERS, *SIGN_IN_ANSWERS],
         ref_template=REF + "{name}",
     )
     return {**requests["$defs"], **answers, **_ERROR_SCHEMAS}
