@@ -16,6 +16,7 @@ from mezzo.server.gateway import Gateway
 from mezzo.server.openapi import describe
 from mezzo.server.retries import Retries
 from mezzo.server.routes.admin.routes import admin_routes
+from mezzo.server.routes.auth import auth_routes
 from mezzo.server.routes.chat import chat_routes
 from mezzo.server.routes.fim import fim_routes
 from mezzo.server.routes.health import health_routes
@@ -76,6 +77,9 @@ def create_app(settings: Settings, services: Services) -> MezzoApp:
             default_limits=default_limits(settings),
             model_ids=lambda: sorted(services.router.by_model_id),
         )
+    )
+    app.include_router(
+        auth_routes(settings, services.database, services.clock, settings.resolve_secret_key())
     )
     return app
 
