@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 from mezzo.accounts.errors import NotThere
 from mezzo.metering.periods import UTC_ZONE, Month, Period
 from mezzo.metering.usage import TOKEN_KINDS, UsageSum, sum_usage
-from mezzo.protocol.admin.usage import Group, ModelsUsage, Usage, UsagePrice, UsageReport, Zone
+from mezzo.protocol.admin.usage import Group, ModelsUsage, UsageOfDay, UsagePrice, UsageReport, Zone
 from mezzo.store.tables import installation, prices, workspaces
 
 CURRENCY_SYMBOLS = {"USD": "$", "EUR": "€"}
@@ -66,8 +66,8 @@ def _check_workspace(connection: Connection, organization_id: str, workspace_id:
         raise NotThere(f"Workspace {workspace_id} not found")
 
 
-def _by_model(sums: Iterable[UsageSum]) -> dict[str, dict[Group, list[Usage]]]:
-    models: dict[str, dict[Group, list[Usage]]] = {}
+def _by_model(sums: Iterable[UsageSum]) -> dict[str, dict[Group, list[UsageOfDay]]]:
+    models: dict[str, dict[Group, list[UsageOfDay]]] = {}
     for found in sums:
         assert found.day is not None
         assert found.model_id is not None
@@ -76,7 +76,7 @@ def _by_model(sums: Iterable[UsageSum]) -> dict[str, dict[Group, list[Usage]]]:
             if tokens := found.tokens_of(kind):
                 groups = models.setdefault(found.model_id, {})
                 groups.setdefault(kind, []).append(
-                    Usage(
+                    UsageOfDay(
                         timestamp=found.day.isoformat(),
                         value=tokens,
                         billing_metric=found.model_id,

@@ -26,7 +26,7 @@ class UsageQuery(QueryModel):
     api_zone: Zone = "global"
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class UsageOfDay(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one group, of one model and tier, on one day in UTC. timestamp: the day, as 2026-09-01."""
 
     timestamp: str
@@ -41,7 +41,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 class ModelsUsage(msgspec.Struct, frozen=True, kw_only=True):
     """By model id, then by group."""
 
-    models: dict[str, dict[Group, list[Usage]]] = {}
+    models: dict[str, dict[Group, list[UsageOfDay]]] = {}
 
 
 class LibrariesUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +51,8 @@ class LibrariesUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FineTuningUsage(msgspec.Struct, frozen=True, kw_only=True):
-    training: dict[str, dict[Group, list[Usage]]] = {}
-    storage: dict[str, dict[Group, list[Usage]]] = {}
+    training: dict[str, dict[Group, list[UsageOfDay]]] = {}
+    storage: dict[str, dict[Group, list[UsageOfDay]]] = {}
 
 
 class VibeCodeUsage(msgspec.Struct, frozen=True, kw_only=True):
