@@ -118,6 +118,7 @@ class Books:
                 self.journal.settle_rest()
                 if self.journal.num_open:
                     await self.journal.beat()
+                await asyncio.to_thread(self._database.checkpoint)
                 await asyncio.to_thread(self._sweep, forget_old=loop.time() >= forget_at_s)
                 if loop.time() >= forget_at_s:
                     forget_at_s = loop.time() + _FORGET_EVERY_S

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mezzo.backends.base import EngineCounts
-from mezzo.store.database import Database, insert_into
+from mezzo.store.database import insert_into
+from mezzo.store.prepared import Prepared
 from mezzo.store.tables import engine_runs
 
 
-def write_counts(
-    connection: Connection, database: Database, counts: Sequence[EngineCounts], *, server_id: str
-) -> None:
+def write_counts(connection: Connection, counts: Sequence[EngineCounts], *, server_id: str) -> None:
     """Write the latest counts of each engine process among `counts`, which come in order."""
     latest = {count.run_id: count for count in counts}
     if not latest:
         return
-    connection.execute(
-        _write(database.dialect),
+    _WRITE.run(
+        connection,
         [
             {
                 "id": count.run_id,
@@ -37,10 +35,12 @@ def write_counts(
     )
 
 
-@functools.cache
 def _write(dialect: str) -> sa.Insert:
     insert = insert_into(engine_runs, dialect)
     counts = ("num_requests", "prompt_tokens", "completion_tokens")
     return insert.on_conflict_do_update(
         index_elements=["id"], set_={name: insert.excluded[name] for name in counts}
     )
+
+
+_WRITE = Prepared(_write, engine_runs.c.keys())

@@ -25,6 +25,7 @@ from mezzo.metering.records import Opening, Settlement
 from mezzo.metering.spending import Allowances
 from mezzo.store.database import Database, insert_into
 from mezzo.store.group_commit import GroupCommit, Outcome, StoreUnavailable
+from mezzo.store.prepared import Prepared
 from mezzo.store.tables import api_keys, open_requests, usage_records
 
 # How often it is written down that a key is in use.
@@ -39,7 +40,10 @@ _END_OPENINGS = (
 _FIND_RECORDS = sa.select(usage_records.c.id, usage_records.c.status, usage_records.c.amount).where(
     usage_records.c.id.in_(sa.bindparam("ids", expanding=True))
 )
-_ENTER_RECORD = sa.insert(usage_records)
+_ENTER_RECORD = Prepared(lambda dialect: sa.insert(usage_records), usage_records.c.keys())
+_ENTER_OPENING = Prepared(
+    lambda dialect: insert_into(open_requests, dialect).on_conflict_do_nothing(), open_requests.c.keys()
+)
 
 Entry = Opening | Settlement | Beat
 
@@ -149,7 +153,7 @@ class Journal:
     def _write_counts(self, connection: Connection) -> None:
         counts = {of.run_id: of for of in self._counts()}
         changed = [of for run_id, of in counts.items() if self._written_counts.get(run_id) != of]
-        write_counts(connection, self._database, changed, server_id=self.server_id)
+        write_counts(connection, changed, server_id=self.server_id)
         self._written_counts = counts
 
     @staticmethod
@@ -188,7 +192,7 @@ class Journal:
             else:
                 rows.append(opening.row(self.server_id))
         if rows:
-            connection.execute(_enter_opening(self._database.dialect), rows)
+            _ENTER_OPENING.run(connection, rows)
         return opened
 
     def _claim(self, connection: Connection, opening: Opening) -> None:
@@ -231,8 +235,8 @@ class Journal:
     def _enter(self, connection: Connection, settlements: Sequence[Settlement]) -> None:
         if not settlements:
             return
-        connection.execute(_ENTER_RECORD, [settlement.row() for settlement in settlements])
-        spending.add_up(connection, self._database, settlements)
+        _ENTER_RECORD.run(connection, [settlement.row() for settlement in settlements])
+        spending.add_up(connection, settlements)
         for settlement in settlements:
             if settlement.opening.claim is not None:
                 idempotency.keep(connection, settlement.opening.id, settlement.answer)
@@ -247,11 +251,6 @@ class Journal:
                     sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=moment)
                 )
                 self._last_used[key_id] = now_s
-
-
-@functools.cache
-def _enter_opening(dialect: str) -> sa.Insert:
-    return insert_into(open_requests, dialect).on_conflict_do_nothing()
 
 
 def _known_end(row: Row[Any, Any, Any], settlement: Settlement) -> Outcome:

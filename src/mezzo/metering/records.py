@@ -161,4 +161,5 @@ class Settlement:
 
 def month_of(moment: datetime) -> str:
     """Return the month of a moment in UTC, e.g. 2026-11."""
-    return moment.astimezone(UTC).strftime("%Y-%m")
+    utc = moment.astimezone(UTC)
+    return f"{utc.year:04}-{utc.month:02}"

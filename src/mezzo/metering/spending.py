@@ -6,7 +6,6 @@ are added up under the lock of the limit's row, so no two requests can both take
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -15,6 +14,7 @@ from sqlalchemy.engine import Connection
 from mezzo.accounts.access import Scope
 from mezzo.metering.records import Opening, Settlement
 from mezzo.store.database import Database, insert_into
+from mezzo.store.prepared import Prepared
 from mezzo.store.tables import month_tokens, open_requests, spend
 
 SpendKey = tuple[Scope, str, str]
@@ -130,7 +130,7 @@ class Allowances:
             raise QuotaReached(opening.model_id, opening.month)
 
 
-def add_up(connection: Connection, database: Database, settlements: Iterable[Settlement]) -> None:
+def add_up(connection: Connection, settlements: Iterable[Settlement]) -> None:
     """Add what requests cost and used to the sums kept beside the records."""
     amounts: dict[SpendKey, int] = {}
     tokens: dict[tuple[str, str, str], int] = {}
@@ -143,15 +143,15 @@ def add_up(connection: Connection, database: Database, settlements: Iterable[Set
             tokens[quota] = tokens.get(quota, 0) + settlement.quota_tokens
     if not amounts:
         return
-    connection.execute(
-        _add_spend(database.dialect),
+    _ADD_SPEND.run(
+        connection,
         [
             {"scope": scope, "scope_id": scope_id, "month": month, "amount": amount}
             for (scope, scope_id, month), amount in sorted(amounts.items())
         ],
     )
-    connection.execute(
-        _add_tokens(database.dialect),
+    _ADD_TOKENS.run(
+        connection,
         [
             {"workspace_id": workspace_id, "model_id": model_id, "month": month, "tokens": count}
             for (workspace_id, model_id, month), count in sorted(tokens.items())
@@ -159,10 +159,6 @@ def add_up(connection: Connection, database: Database, settlements: Iterable[Set
     )
 
 
-# Statements are made once: building one costs more than running it.
-
-
-@functools.cache
 def _add_spend(dialect: str) -> sa.Insert:
     insert = insert_into(spend, dialect)
     return insert.on_conflict_do_update(
@@ -171,10 +167,13 @@ def _add_spend(dialect: str) -> sa.Insert:
     )
 
 
-@functools.cache
 def _add_tokens(dialect: str) -> sa.Insert:
     insert = insert_into(month_tokens, dialect)
     return insert.on_conflict_do_update(
         index_elements=["workspace_id", "model_id", "month"],
         set_={"tokens": month_tokens.c.tokens + insert.excluded.tokens},
     )
+
+
+_ADD_SPEND = Prepared(_add_spend, spend.c.keys())
+_ADD_TOKENS = Prepared(_add_tokens, month_tokens.c.keys())

@@ -85,7 +85,23 @@ class Database:
         """
         connection = self._engine.connect().execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         connection.detach()
+        if self.is_sqlite:
+            # Its commits are waited for; `checkpoint` does that work beside them.
+            driver = connection.connection.dbapi_connection
+            assert driver is not None
+            driver.execute("PRAGMA wal_autocheckpoint=0")
         return connection
+
+    def checkpoint(self) -> None:
+        """Bring what was committed from SQLite's log into its file, as far as nobody reads; PostgreSQL does so itself.
+
+        A `writer` leaves it undone, and the log grows until somebody does this.
+        """
+        if self.is_sqlite:
+            with self.read() as connection:
+                driver = connection.connection.dbapi_connection
+                assert driver is not None
+                driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def set_durability(self, connection: Connection, *, must_last: bool) -> None:
         """Say whether the next transaction of a `writer` has to survive a power cut.

@@ -181,11 +181,9 @@ def _resolve(batch: Sequence[_Waiting[Any]], outcomes: Sequence[Outcome]) -> Non
 
 def is_transient(error: Exception) -> bool:
     """Tell whether the same transaction may succeed a moment later: a lost connection, a lock, a deadlock."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    cause = error.orig
+    cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.OperationalError):
         return cause.sqlite_errorname.startswith(
             ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
