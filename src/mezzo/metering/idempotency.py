@@ -8,7 +8,6 @@ wrote; a stolen database does not tell them.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import zlib
@@ -16,11 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.fernet import InvalidToken
 from sqlalchemy.engine import Connection
 
+from mezzo.kit.sealing import sealing_key
 from mezzo.store.database import Database, insert_into
 from mezzo.store.tables import idempotency_keys
 
@@ -73,11 +71,10 @@ def claim_for(scope_id: str, key: str, *, method: str, path: str, body: bytes) -
 
 
 class AnswerSeal:
-    """Encrypts stored answers with a key derived from the installation's secret (HKDF, RFC 5869; Fernet)."""
+    """Encrypts stored answers with a key derived from the installation's secret."""
 
     def __init__(self, secret: str) -> None:
-        derived = HKDF(SHA256(), 32, salt=None, info=b"mezzo stored answers").derive(secret.encode())
-        self._fernet = Fernet(base64.urlsafe_b64encode(derived))
+        self._fernet = sealing_key(secret, "stored answers")
 
     def seal(self, answer: KeptAnswer) -> SealedAnswer:
         """Return the answer as it is stored."""

@@ -5,16 +5,15 @@ Neither is readable by scripts, nor sent along when another site's page posts he
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import datetime
 from typing import Any
 
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.fernet import InvalidToken
 from starlette.requests import Request
 from starlette.responses import Response
+
+from mezzo.kit.sealing import sealing_key
 
 SESSION_COOKIE = "mezzo_session"
 SIGN_ON_COOKIE = "mezzo_sign_on"
@@ -32,10 +31,7 @@ class Cookies:
 
     def __init__(self, *, is_https: bool, secret_key: str) -> None:
         self._is_https = is_https
-        derived = HKDF(SHA256(), length=32, salt=None, info=b"mezzo sign-on cookie").derive(
-            secret_key.encode()
-        )
-        self._fernet = Fernet(base64.urlsafe_b64encode(derived))
+        self._fernet = sealing_key(secret_key, "sign-on cookie")
 
     def set_session(self, request: Request, response: Response, secret: str, *, lifetime_s: int) -> None:
         """Let the browser keep a session."""
