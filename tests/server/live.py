@@ -38,16 +38,17 @@ UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 
 
 class LiveServer:
-    """A running server. `client` is an httpx client with its key."""
+    """A running server. `client` is an httpx client with its key; `now` is what its clock says."""
 
     def __init__(self, backend: FakeBackend, **settings: Any) -> None:
         self.backend = backend
+        self.now = NOW
         self._folder = tempfile.TemporaryDirectory()
         home = Path(self._folder.name)
         given = {"home": home, "database_url": new_sqlite(home)} | settings
         self.settings = Settings(port=0, api_key=KEY, **given)
         router = Router({MODEL_ID: backend})
-        self.services = make_services(self.settings, router, clock=lambda: NOW)
+        self.services = make_services(self.settings, router, clock=lambda: self.now)
         app = create_app(self.settings, self.services)
         self.gateway = app.gateway
         self._router = router

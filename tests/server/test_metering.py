@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from tests.server.live import (
     KEY,
     MODEL,
     MODEL_ID,
+    NOW,
     LiveServer,
     assert_error,
     chat,
@@ -263,9 +265,11 @@ class TestIdempotency:
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_a_call_goes_on_when_its_client_leaves(self, stream: bool) -> None:
-        with live_server(FakeBackend(Script(text="x" * 40, step_s=0.02))) as live:
+        with live_server(FakeBackend(Script(text="x" * 100, step_s=0.02))) as live:
             headers, body = {"idempotency-key": "left"}, chat(stream=stream)
-            with httpx.Client(headers=bearer(KEY) | headers, trust_env=False, timeout=0.2) as client:
+            with httpx.Client(
+                headers=bearer(KEY) | headers, trust_env=False, timeout=20 if stream else 0.7
+            ) as client:
                 if stream:
                     with client.stream("POST", live.url + "/v1/chat/completions", json=body) as response:
                         next(response.iter_lines())
@@ -276,7 +280,7 @@ class TestIdempotency:
             assert answer.headers["idempotent-replayed"] == "true"
             assert len(live.backend.generations) == 1
             (row,) = live.rows(usage_records)
-            assert (row.status, row.completion_tokens) == ("finished", 40)
+            assert (row.status, row.completion_tokens) == ("finished", 100)
             assert_agrees(live)
 
     def test_a_call_that_failed_may_be_made_again(self) -> None:
@@ -297,6 +301,25 @@ class TestIdempotency:
         stored = b"".join(bytes(row.answer) for row in server.rows(idempotency_keys) if row.answer)
         assert stored
         assert b"particular" not in stored
+
+
+def test_clocks_that_jump() -> None:
+    with live_server(requests_per_minute=100) as live:
+        key = live.make_key(monthly_limit=2 * 400 + 1 * 2000)
+        body = chat("Hi", max_tokens=1)
+        assert live.post(body, headers=bearer(key)).status_code == 200
+        assert live.post(body, headers=bearer(key)).status_code == 402
+        live.now = NOW + timedelta(days=30)  # another month, another limit
+        assert live.post(body, headers=bearer(key)).status_code == 200
+        live.now = NOW - timedelta(days=1000)  # before there was a price
+        assert_error(live.post(body), 503, code="3800")
+        live.now = NOW - timedelta(days=1)
+        assert live.post(body, headers=bearer(key)).status_code == 200  # August
+        live.now = NOW
+        assert live.post(body, headers=bearer(key)).status_code == 402
+        months = sorted(row.month for row in live.rows(usage_records))
+        assert months == ["2026-08", "2026-09", "2026-10"]
+        assert_agrees(live)
 
 
 def test_a_stolen_database_has_no_usable_key(server: LiveServer) -> None:
