@@ -140,7 +140,8 @@ class Journal:
         settlements = [entry for entry in entries if isinstance(entry, Settlement)]
         # First, so that at no moment the records say more than the engines.
         self._write_counts(connection)
-        spending.lock(connection, self._database, self._spend_keys(openings, settlements))
+        if not self._database.is_sqlite:  # which has one writer anyway
+            spending.lock(connection, self._spend_keys(openings, settlements))
         # An entry is hashed by what it is, not by what it says: two are never the same.
         outcomes: dict[int, Outcome] = {}
         ended = set() if is_retry else {settlement.opening.id for settlement in settlements}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from mezzo.accounts.access import Access
@@ -16,7 +17,7 @@ BILLED: frozenset[Status] = frozenset({"finished", "aborted"})
 """Ends that cost what was used. What failed on our side costs nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Opening:
     """A request that is about to be worked on.
 
@@ -47,7 +48,7 @@ class Opening:
     tokens_per_month: int | None = None
     claim: Claim | None = None
 
-    @property
+    @cached_property
     def month(self) -> str:
         """The month in UTC that it counts for, e.g. 2026-11."""
         return month_of(self.created_at)
@@ -58,7 +59,7 @@ class Opening:
         is_limited = bool(self.access.spend_limits) or self.tokens_per_month is not None
         return is_limited or self.claim is not None
 
-    @property
+    @cached_property
     def reserved(self) -> int:
         """The most that it can cost, in nano-units."""
         return most(
@@ -102,7 +103,7 @@ class Usage:
     is_estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Settlement:
     """How a request ended.
 
@@ -118,7 +119,7 @@ class Settlement:
     ttft_us: int | None = None
     answer: SealedAnswer | None = None
 
-    @property
+    @cached_property
     def amounts(self) -> Amounts:
         """What it costs: nothing if it failed on our side, or if its client left before the first token."""
         usage = self.usage

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from mezzo.accounts.access import Scope
 from mezzo.metering.records import Opening, Settlement
-from mezzo.store.database import Database, insert_into
+from mezzo.store.database import insert_into
 from mezzo.store.prepared import Prepared
 from mezzo.store.tables import month_tokens, open_requests, spend
 
@@ -54,19 +54,19 @@ def spend_keys(opening: Opening) -> list[SpendKey]:
     ]
 
 
-def lock(connection: Connection, database: Database, keys: Iterable[SpendKey]) -> None:
-    """Keep everybody else from changing these sums until the transaction ends.
+def lock(connection: Connection, keys: Iterable[SpendKey]) -> None:
+    """Keep everybody else from changing these sums until the transaction of a PostgreSQL ends.
 
-    In one order for all, so that no two transactions wait for each other. SQLite has one writer anyway.
+    In one order for all, so that no two transactions wait for each other.
     """
     wanted = sorted(set(keys))
-    if database.is_sqlite or not wanted:
+    if not wanted:
         return
     rows = [
         {"scope": scope, "scope_id": scope_id, "month": month, "amount": 0}
         for scope, scope_id, month in wanted
     ]
-    connection.execute(insert_into(spend, database.dialect).on_conflict_do_nothing(), rows)
+    connection.execute(insert_into(spend, connection.dialect.name).on_conflict_do_nothing(), rows)
     connection.execute(
         sa.select(spend.c.scope)
         .where(sa.tuple_(spend.c.scope, spend.c.scope_id, spend.c.month).in_(wanted))

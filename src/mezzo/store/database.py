@@ -22,6 +22,7 @@ from mezzo.store.url import check_url, is_sqlite, sqlite_path
 _BUSY_TIMEOUT_MS = 10_000
 _BEGIN = "mezzo_begin"
 _MUST_LAST = "mezzo_must_last"
+_IS_WRITER = "mezzo_is_writer"
 
 
 class DatabaseUnavailable(Exception):
@@ -81,9 +82,10 @@ class Database:
     def writer(self) -> Connection:
         """Return a connection of its own, outside the pool, whose every transaction is a writing one.
 
-        It lasts until it is closed. Raises: sqlalchemy.exc.OperationalError if the database cannot be reached.
+        It lasts until it is closed. Raises: sqlalchemy.exc.OperationalError if the database cannot be reached; a
+        transaction of it also the driver's own errors.
         """
-        connection = self._engine.connect().execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        connection = self._engine.connect().execution_options(**{_BEGIN: "BEGIN IMMEDIATE", _IS_WRITER: True})
         connection.detach()
         if self.is_sqlite:
             # Its commits are waited for; `checkpoint` does that work beside them.
@@ -174,7 +176,16 @@ def _set_up_sqlite(dbapi_connection: Any, record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+    options = connection.get_execution_options()
+    statement = options.get(_BEGIN, "BEGIN")
+    if options.get(_IS_WRITER):
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        driver.execute(
+            statement
+        )  # in the way of every request, where SQLAlchemy's care costs more than the statement
+    else:
+        connection.exec_driver_sql(statement)
 
 
 def tables() -> sa.MetaData:
