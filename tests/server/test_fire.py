@@ -10,6 +10,7 @@ import pytest
 from mezzo.store.database import Database
 from tests.databases import PostgresServer, new_sqlite
 from tests.fire import Fire, Server, judge
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +36,9 @@ def test_one_server_on_sqlite(tmp_path: Path) -> None:
     burn([Server(tmp_path, url)], url, num_requests=300, num_kills=2)
 
 
-def test_two_servers_on_one_postgresql(tmp_path: Path, postgres: PostgresServer) -> None:
+def test_two_servers_on_one_postgresql_and_redis(
+    tmp_path: Path, postgres: PostgresServer, redis_server: RedisServer
+) -> None:
     url = postgres.make()
-    burn([Server(tmp_path, url), Server(tmp_path, url)], url, num_requests=300, num_kills=2)
+    servers = [Server(tmp_path, url, redis_server.url) for _ in range(2)]
+    burn(servers, url, num_requests=300, num_kills=2)
