@@ -54,8 +54,11 @@ def test_medium_3() -> None:
     assert card.default_temperature == 0.3
     assert card.features == ALL_NINE
     assert card.deprecated_on is None
-    dollars = next(price for price in card.prices if price.currency == "USD")
+    dollars = next(
+        price for price in card.prices if (price.currency, price.service_tier) == ("USD", "standard")
+    )
     assert (dollars.input_per_million, dollars.output_per_million) == (Decimal("0.40"), Decimal("2.00"))
+    assert dollars.cached_input_per_million == Decimal("0.04")
     assert dollars.valid_from == card.released
 
 
@@ -97,7 +100,9 @@ capabilities = ["completion_chat"]
 [[model.prices]]
 valid_from = 2025-01-01T00:00:00Z
 currency = "USD"
+service_tier = "standard"
 input_per_million = "1"
+cached_input_per_million = "0.1"
 output_per_million = "2"
 """
 PRICE = ONE[ONE.index("[[model.prices]]") :]
@@ -111,6 +116,17 @@ def changed(old: str, new: str) -> str:
 
 def another(name: str, rest: str = "") -> str:
     return changed('id = "a"', f'id = "{name}"\n{rest}')
+
+
+def test_tiers_cost_what_the_reference_s_arithmetic_says() -> None:
+    for card in CATALOG:
+        standard = {price.currency: price for price in card.prices if price.service_tier == "standard"}
+        for price in card.prices:
+            factor = {"standard": Decimal(1), "priority": Decimal("1.75"), "batch": Decimal("0.5")}[
+                price.service_tier
+            ]
+            for kind in ("input_per_million", "cached_input_per_million", "output_per_million"):
+                assert getattr(price, kind) == factor * getattr(standard[price.currency], kind), card.id
 
 
 def test_smallest_catalog_loads() -> None:

@@ -79,7 +79,12 @@ class Serving:
 
     def is_idle(self) -> bool:
         """Tell whether no sequence runs or waits and every block of the KV cache is free."""
-        names = ("mezzo_sequences_running", "mezzo_sequences_waiting", "mezzo_kv_cache_used_blocks")
+        names = (
+            "mezzo_requests_waiting",
+            "mezzo_sequences_running",
+            "mezzo_sequences_waiting",
+            "mezzo_kv_cache_used_blocks",
+        )
         return not any(self.metric(name) for name in names)
 
     def engine_pids(self) -> list[int]:

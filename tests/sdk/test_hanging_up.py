@@ -68,7 +68,8 @@ def test_crowd_that_leaves_at_once(server: Serving) -> None:
         send(server, chat(f"Tell me {i} things.", max_tokens=4000, stream=True)) for i in range(40)
     ]
     wait_until(lambda: server.metric("mezzo_sequences_running") == 32, 30)
-    assert server.metric("mezzo_sequences_waiting") == 8
+    # Some wait in the engine, to be at hand when a place gets free, and the others for their turn.
+    assert server.metric("mezzo_sequences_waiting") + server.metric("mezzo_requests_waiting") == 8
     for connection in connections:
         connection.close()
     wait_until(server.is_idle, 6)

@@ -7,6 +7,7 @@ longer; the server that revoked it forgets it at once.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -154,10 +155,13 @@ class AccessCache:
         """Return what a key may do, None if it is not good now. Raises: sqlalchemy's errors if the database is down."""
         secret_hash = hash_secret(secret)
         known = self._remembered.get(secret_hash)
-        if known is not None and time.monotonic() - known[0] < self._max_age_s:
+        age_s = math.inf if known is None else time.monotonic() - known[0]
+        if known is not None and age_s < self._max_age_s:
             access: Access | None = known[1]
+            if age_s > self._max_age_s / 2:
+                self._begin_to_load(secret_hash)  # so that a key in steady use is never waited for
         else:
-            access = await self._load(secret_hash)
+            access = await asyncio.shield(self._begin_to_load(secret_hash))
         if access is None or (access.expires_at is not None and access.expires_at <= self._clock()):
             return None
         return access
@@ -167,13 +171,14 @@ class AccessCache:
         self._remembered.clear()
         self._loading.clear()
 
-    async def _load(self, secret_hash: str) -> Access | None:
+    def _begin_to_load(self, secret_hash: str) -> asyncio.Task[Access | None]:
         """Load once for all requests that ask at the same time."""
         task = self._loading.get(secret_hash)
         if task is None:
             task = asyncio.create_task(self._read(secret_hash))
+            task.add_done_callback(_see_failure)
             self._loading[secret_hash] = task
-        return await asyncio.shield(task)
+        return task
 
     async def _read(self, secret_hash: str) -> Access | None:
         task = asyncio.current_task()
@@ -198,3 +203,9 @@ class AccessCache:
             self._remembered[secret_hash] = (asked_s, access)
             if len(self._remembered) > _MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
+
+
+def _see_failure(task: asyncio.Task[Access | None]) -> None:
+    """Whoever waits for a load hears of its failure; what nobody waited for is loaded again when it is needed."""
+    if not task.cancelled():
+        task.exception()

@@ -20,6 +20,8 @@ from mezzo.store.database import Database
 from mezzo.store.group_commit import StoreUnavailable, reason
 
 _FORGET_EVERY_S = 3600.0
+# A checkpoint keeps the disk busy while requests wait for it, and the log grows by some kilobytes for each of them.
+_CHECKPOINT_EVERY_S = 10.0
 _log = structlog.get_logger("mezzo.metering")
 
 
@@ -112,13 +114,16 @@ class Books:
     async def _take_care(self) -> None:
         loop = asyncio.get_running_loop()
         forget_at_s = loop.time()
+        checkpoint_at_s = loop.time() + _CHECKPOINT_EVERY_S
         while True:
             await asyncio.sleep(liveness.BEAT_EVERY_S)
             try:
                 self.journal.settle_rest()
                 if self.journal.num_open:
                     await self.journal.beat()
-                await asyncio.to_thread(self._database.checkpoint)
+                if loop.time() >= checkpoint_at_s:
+                    await asyncio.to_thread(self._database.checkpoint)
+                    checkpoint_at_s = loop.time() + _CHECKPOINT_EVERY_S
                 await asyncio.to_thread(self._sweep, forget_old=loop.time() >= forget_at_s)
                 if loop.time() >= forget_at_s:
                     forget_at_s = loop.time() + _FORGET_EVERY_S

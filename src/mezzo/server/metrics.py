@@ -150,7 +150,8 @@ class BackendCollector(Collector):
 class BooksCollector(Collector):
     """Asks queues, limits and books at the moment of a scrape."""
 
-    def __init__(self, queues: Queues, books: Books, limiter: RateLimiter) -> None:
+    def __init__(self, router: Router, queues: Queues, books: Books, limiter: RateLimiter) -> None:
+        self._router = router
         self._queues = queues
         self._books = books
         self._limiter = limiter
@@ -162,8 +163,8 @@ class BooksCollector(Collector):
             "Requests that wait for their turn before a backend.",
             labels=["weights"],
         )
-        for weights, queue in self._queues.by_weights.items():
-            waiting.add_metric([weights], queue.num_waiting)
+        for backend in self._router.backends:
+            waiting.add_metric([backend.info.name], self._queues.of(backend).num_waiting)
         yield waiting
         yield GaugeMetricFamily(
             "mezzo_books_open_requests",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mezzo.backends.base import Backend
 from mezzo.metering.fair_queue import FairQueue
 
@@ -16,20 +14,14 @@ class Queues:
 
     def __init__(self, *, max_waiting: int) -> None:
         self._max_waiting = max_waiting
-        self._by_backend: dict[int, tuple[str, FairQueue]] = {}
-
-    @property
-    def by_weights(self) -> Mapping[str, FairQueue]:
-        """The queues that there are, by the name of the weights."""
-        return dict(self._by_backend.values())
+        self._by_backend: dict[int, FairQueue] = {}
 
     def of(self, backend: Backend) -> FairQueue:
         """Return the queue of a backend."""
-        named = self._by_backend.get(id(backend))
-        if named is None:
+        queue = self._by_backend.get(id(backend))
+        if queue is None:
             # A few are sent ahead of their place, so that the next one is at hand when a place gets free.
             ahead = min(self._max_waiting, max(1, backend.max_num_seqs // 8))
             queue = FairQueue(backend.max_num_seqs + ahead, max_waiting=self._max_waiting - ahead)
-            named = backend.info.name, queue
-            self._by_backend[id(backend)] = named
-        return named[1]
+            self._by_backend[id(backend)] = queue
+        return queue

@@ -92,7 +92,7 @@ def make_services(
     books = Books(database, seal=seal, clock=clock, counts=router.engine_counts)
     limiter = make_limiter(settings)
     metrics = make_metrics(router)
-    metrics.registry.register(BooksCollector(queues, books, limiter))
+    metrics.registry.register(BooksCollector(router, queues, books, limiter))
     return Services(
         catalog=catalog,
         prices=prices,
