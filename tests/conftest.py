@@ -16,6 +16,10 @@ from mezzo.weights import CheckpointFolder, console_progress, resolve_weights
 settings.register_profile("mezzo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mezzo")
 
+# Two files are tested at a time, and models here are tiny: threads of two processes on two cores would spend most of
+# their time waiting for each other, at full speed. OpenMP reads this once, when torch is loaded: after this file.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_configure() -> None:
     # A shell starts background jobs with SIGINT ignored, and children inherit that: Ctrl-C could not be tested.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ def noise(width: int, height: int, *, seed: int = 0, channels: int = 3) -> Image
 
 def photo(width: int, height: int) -> Image.Image:
     """Return a smooth image with an edge, as photographs have them."""
+    return _photo(width, height).copy()
+
+
+@cache
+def _photo(width: int, height: int) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     channels = [np.sin(x / 37) * 60 + y * 100 / height, np.cos(y / 23) * 60 + x * 100 / width, (x + y) % 97]
     array = np.stack(channels, -1) + 64

@@ -252,7 +252,7 @@ class TestTransformers:
         if mode in ("RGBA", "LA"):
             image.putalpha(noise(*size).getchannel(0))
         image = image.convert(mode)
-        data = encode(image, "JPEG" if mode == "CMYK" else "PNG")
+        data = encode(image, "JPEG") if mode == "CMYK" else encode(image, compress_level=1)
         processor = PixtralImageProcessorPil(
             size={"longest_edge": 1540}, patch_size=28, do_rescale=False, do_normalize=False
         )
