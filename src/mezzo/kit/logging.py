@@ -140,6 +140,7 @@ def configure_logging(
         "httpcore",
         "httpx2",
         "httpcore2",
+        "alembic",
         "asyncio",
         "filelock",
         "urllib3",

@@ -67,7 +67,8 @@ def start_from_edges(vision: Vision, pixels: Tensor) -> None:
     detectors = detectors[torch.randperm(len(detectors), generator=generator)][: config.intermediate_size]
     embedding = encoder.patch_conv.weight.flatten(1)  # (hidden_size, pixels)
     wanted = (detectors[:, None].expand(-1, 3, -1, -1) / 3).flatten(1).to(embedding)
-    rows = torch.linalg.lstsq(embedding.T, wanted.T).solution.T  # (detectors, hidden_size)
+    # In double precision, here and below: in single, two runs end apart where the memory is aligned otherwise.
+    rows = torch.linalg.lstsq(embedding.T.double(), wanted.T.double()).solution.T.to(embedding)
     patches = _busy_patches(pixels, config).to(embedding)
     first = encoder.layers[0]
     assert isinstance(first, VisionBlock)
@@ -83,12 +84,13 @@ def start_from_edges(vision: Vision, pixels: Tensor) -> None:
 
 def _components(responses: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """responses (patches, width) -> (count, width): rotated, whitened components whose outputs have a size of 1."""
-    variances, vectors = torch.linalg.eigh(responses.T @ responses / len(responses))
+    of_double = responses.double()
+    variances, vectors = torch.linalg.eigh(of_double.T @ of_double / len(responses))
     variances, vectors = variances.flip(0)[:count], vectors.flip(1)[:, :count]
     floor = _WHITENING * variances[min(40, len(variances) - 1)]
     components = (vectors / (variances.clamp_min(0) + floor).sqrt()).T
     rotation, _ = torch.linalg.qr(torch.randn(count, count, generator=generator))
-    rows = rotation.to(components)[:, : len(components)] @ components
+    rows = (rotation.to(components)[:, : len(components)] @ components).to(responses)
     scaled: Tensor = rows / (responses @ rows.T).std()
     return scaled
 
