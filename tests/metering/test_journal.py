@@ -4,13 +4,15 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from mezzo.backends.base import EngineCounts
 from mezzo.kit.ids import new_uuid
 from mezzo.metering import liveness
 from mezzo.metering.idempotency import (
@@ -28,7 +30,14 @@ from mezzo.metering.spending import QuotaReached, SpendLimitReached
 from mezzo.store import group_commit
 from mezzo.store.database import Database
 from mezzo.store.group_commit import StoreUnavailable
-from mezzo.store.tables import idempotency_keys, month_tokens, open_requests, spend, usage_records
+from mezzo.store.tables import (
+    engine_runs,
+    idempotency_keys,
+    month_tokens,
+    open_requests,
+    spend,
+    usage_records,
+)
 from tests.databases import new_sqlite
 from tests.metering.entries import MONTH, NOW, enter, limited, opening, settlement
 
@@ -37,7 +46,7 @@ COST = 2_800 + 120 + 10_000
 MOST = 10 * 400 + 5 * 2_000
 
 
-async def start(database: Database) -> Journal:
+async def start(database: Database, counts: Callable[[], list[EngineCounts]] = list) -> Journal:
     server_id = new_uuid()
 
     def enter() -> None:
@@ -45,7 +54,7 @@ async def start(database: Database) -> Journal:
             liveness.enter_server(connection, server_id, NOW)
 
     await asyncio.to_thread(enter)
-    return Journal(database, server_id)
+    return Journal(database, server_id, counts)
 
 
 @pytest.fixture
@@ -378,6 +387,35 @@ class TestTrouble:
         assert spent(database) == COST
         assert rows(database, open_requests) == []
         assert journal.num_open == 0
+        await journal.aclose()
+
+    async def test_engines_counts_survive_a_transaction_that_is_tried_again(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counts = EngineCounts(
+            run_id="run",
+            weights="nano",
+            started_at=NOW,
+            num_requests=1,
+            prompt_tokens=10,
+            completion_tokens=0,
+        )
+        counted = [counts]
+        journal = await start(database, lambda: counted)
+        enter_ends = journal._settle_all
+
+        def fail_once(*arguments: Any) -> None:
+            monkeypatch.undo()
+            _unreachable()
+
+        monkeypatch.setattr(journal, "_settle_all", fail_once)
+        of = opening()
+        await journal.open(of)
+        counted[0] = replace(counts, completion_tokens=5)
+        await journal.settle(settlement(of))
+        assert journal._settle_all == enter_ends, "nothing failed"
+        (run,) = rows(database, engine_runs)
+        assert (run.prompt_tokens, run.completion_tokens) == (10, 5)
         await journal.aclose()
 
     async def test_an_end_that_could_not_be_written_is_entered_later_without_a_charge(

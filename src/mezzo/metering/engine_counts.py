@@ -14,9 +14,8 @@ from mezzo.store.tables import engine_runs
 
 
 def write_counts(connection: Connection, counts: Sequence[EngineCounts], *, server_id: str) -> None:
-    """Write the latest counts of each engine process among `counts`, which come in order."""
-    latest = {count.run_id: count for count in counts}
-    if not latest:
+    """Write the counts of engine processes, each named once."""
+    if not counts:
         return
     _WRITE.run(
         connection,
@@ -30,7 +29,7 @@ def write_counts(connection: Connection, counts: Sequence[EngineCounts], *, serv
                 "prompt_tokens": count.prompt_tokens,
                 "completion_tokens": count.completion_tokens,
             }
-            for count in latest.values()
+            for count in counts
         ],
     )
 

@@ -30,6 +30,7 @@ from mezzo.store.tables import api_keys, open_requests, usage_records
 
 # How often it is written down that a key is in use.
 _LAST_USED_EVERY_S = 60.0
+_WRITTEN_COUNTS = "mezzo_written_counts"
 
 # Statements are made once: building one costs more than running it.
 _END_OPENINGS = (
@@ -68,7 +69,6 @@ class Journal:
         self.server_id = server_id
         self._database = database
         self._counts = counts
-        self._written_counts: dict[str, EngineCounts] = {}
         self._last_used: dict[str, float] = {}
         self._num_open = 0
         self._unsettled: list[Settlement] = []
@@ -152,10 +152,12 @@ class Journal:
         return [outcomes.get(id(entry)) for entry in entries]
 
     def _write_counts(self, connection: Connection) -> None:
+        # Remembered with the connection: one that fails, and takes what it wrote with it, is never used again.
+        written: dict[str, EngineCounts] = connection.info.setdefault(_WRITTEN_COUNTS, {})
         counts = {of.run_id: of for of in self._counts()}
-        changed = [of for run_id, of in counts.items() if self._written_counts.get(run_id) != of]
+        changed = [of for run_id, of in counts.items() if written.get(run_id) != of]
         write_counts(connection, changed, server_id=self.server_id)
-        self._written_counts = counts
+        connection.info[_WRITTEN_COUNTS] = counts
 
     @staticmethod
     def _spend_keys(
