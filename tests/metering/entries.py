@@ -49,7 +49,6 @@ def opening(**changed: Any) -> Opening:
     given: dict[str, Any] = {
         "id": new_request_id(),
         "access": ACCESS,
-        "workspace_id": "workspace",
         "created_at": NOW,
         "route": "/v1/chat/completions",
         "model": "mistral-medium-latest",

@@ -69,6 +69,12 @@ class Access:
     spend_limits: tuple[SpendLimit, ...] = ()
     rate_limits: Mapping[str, RateLimits] = field(default_factory=dict)
 
+    @property
+    def workspace(self) -> str:
+        """The workspace of a key that has one: requests are never made with an admin key."""
+        assert self.workspace_id is not None, "an admin key belongs to no workspace"
+        return self.workspace_id
+
     def rate_limits_of(self, model_id: str, default: RateLimits) -> RateLimits:
         """Return the limits of a model: its own, those of every model, or `default`."""
         return self.rate_limits.get(model_id) or self.rate_limits.get(EVERY_MODEL) or default

@@ -73,10 +73,10 @@ def backup(
 
 
 def _report(found: Reconciliation, currency: str) -> str:
-    from decimal import Decimal
+    from mezzo.kit.money import exact_text
 
     lines = [
-        f"{found.num_records:,} records, {Decimal(found.amount).scaleb(-9):.9f} {currency}; "
+        f"{found.num_records:,} records, {exact_text(found.amount)} {currency}; "
         f"{found.num_engine_runs} engine processes; {found.num_open} requests in flight"
     ]
     lines += [

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from mezzo.metering.prices import Price, rate
-from mezzo.metering.records import BILLED
+from mezzo.metering.records import is_billed
 from mezzo.store.tables import engine_runs, month_tokens, open_requests, prices, servers, spend, usage_records
 
 _SCOPES = {
@@ -99,7 +99,7 @@ def _check_prices(connection: Connection) -> Iterator[Finding]:
             completion_tokens=row.completion_tokens,
         )
         wanted = (amounts.input, amounts.cached_input, amounts.output)
-        if row.status not in BILLED or (row.status == "aborted" and not row.completion_tokens):
+        if not is_billed(row.status, row.completion_tokens):
             wanted = (0, 0, 0)
         had = (row.input_amount, row.cached_input_amount, row.output_amount)
         if had != wanted:

@@ -17,6 +17,11 @@ BILLED: frozenset[Status] = frozenset({"finished", "aborted"})
 """Ends that cost what was used. What failed on our side costs nothing."""
 
 
+def is_billed(status: Status, completion_tokens: int) -> bool:
+    """Tell whether a request is billed: not if it failed on our side, nor if its client left before the first token."""
+    return status in BILLED and (status != "aborted" or completion_tokens > 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Opening:
     """A request that is about to be worked on.
@@ -34,7 +39,6 @@ class Opening:
 
     id: str
     access: Access
-    workspace_id: str
     created_at: datetime
     route: str
     model: str
@@ -47,6 +51,11 @@ class Opening:
     max_completion_tokens: int
     tokens_per_month: int | None = None
     claim: Claim | None = None
+
+    @property
+    def workspace_id(self) -> str:
+        """The workspace that it is for."""
+        return self.access.workspace
 
     @cached_property
     def month(self) -> str:
@@ -121,10 +130,9 @@ class Settlement:
 
     @cached_property
     def amounts(self) -> Amounts:
-        """What it costs: nothing if it failed on our side, or if its client left before the first token."""
+        """What it costs."""
         usage = self.usage
-        is_untouched = self.status == "aborted" and not usage.completion_tokens
-        if self.status not in BILLED or is_untouched:
+        if not is_billed(self.status, usage.completion_tokens):
             return Amounts()
         return rate(
             self.opening.price,

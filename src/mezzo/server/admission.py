@@ -106,7 +106,7 @@ class Admission:
         opening, self._opening = self._opening, None
         if opening is None:
             return None
-        keeps = self.claim is not None and answer is not None and status == "finished"
+        is_kept = self.claim is not None and status == "finished"
         return self._books.journal.settle(
             Settlement(
                 opening=opening,
@@ -115,14 +115,14 @@ class Admission:
                 engine_run_id=engine_run_id,
                 latency_us=round(self._exchange.elapsed_s * 1e6),
                 ttft_us=None if self._exchange.ttft_s is None else round(self._exchange.ttft_s * 1e6),
-                answer=self._books.seal(answer) if keeps and answer is not None else None,
+                answer=self._books.seal(answer) if is_kept and answer is not None else None,
             )
         )
 
     async def _wait_for_place(self, cost: int) -> None:
         try:
             self._place = await self._queue.acquire(
-                self._access.workspace_id or "",
+                self._access.workspace,
                 max(1, cost),
                 num_places=self._terms.num_choices,
                 has_priority=self._terms.price.service_tier == "priority",
@@ -131,12 +131,10 @@ class Admission:
             raise ServiceUnavailable from None
 
     def _make_opening(self, max_prompt_tokens: int, max_completion_tokens: int) -> Opening:
-        assert self._access.workspace_id is not None, "an admin key makes no requests"
         exchange = self._exchange
         return Opening(
             id=self._terms.id,
             access=self._access,
-            workspace_id=self._access.workspace_id,
             created_at=self._now,
             route=exchange.path,
             model=exchange.model or "",

@@ -45,7 +45,7 @@ class Answering:
         access = await authenticate(request, self._access)
         body = await read_body(request, max_bytes=self._settings.max_body_bytes)
         parsed = await parse(model, body)
-        claim = claim_of(request, access.workspace_id or "", body)
+        claim = claim_of(request, access.workspace, body)
 
         async def produce() -> Response:
             chat = await admit(access, parsed, exchange, claim)

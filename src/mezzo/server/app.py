@@ -78,9 +78,7 @@ def create_app(settings: Settings, services: Services) -> MezzoApp:
             model_ids=lambda: sorted(services.router.by_model_id),
         )
     )
-    app.include_router(
-        auth_routes(settings, services.database, services.clock, settings.resolve_secret_key())
-    )
+    app.include_router(auth_routes(settings, services.database, services.clock, services.secret))
     return app
 
 

@@ -98,7 +98,7 @@ class Gateway:
                 attachments,
                 request_id=terms.id,
                 temperature=terms.temperature,
-                cache_scope=access.workspace_id or "",
+                cache_scope=access.workspace,
                 approve=admission.approve,
             )
             generation = await _submitted(settled.backend, submission, admission)
@@ -201,9 +201,7 @@ class Gateway:
     ) -> None:
         """Count the request against its workspace's limits, which all names of a model share."""
         try:
-            state = await self._services.limiter.admit(
-                access.workspace_id or "", resolution.served_by.id, limits
-            )
+            state = await self._services.limiter.admit(access.workspace, resolution.served_by.id, limits)
         except LimitExceeded as over:
             exchange.headers |= over.state.headers()
             raise RateLimited(retry_after_s=over.retry_after_s) from None
@@ -305,7 +303,7 @@ class Gateway:
             return entered
 
         async def finish() -> None:
-            state = await self._services.limiter.charge(access.workspace_id or "", model_id, limits, cost)
+            state = await self._services.limiter.charge(access.workspace, model_id, limits, cost)
             # Still in time for a JSON answer; a stream's headers left before its cost was known.
             exchange.headers |= state.headers(query_cost=cost)
             if entered is not None:

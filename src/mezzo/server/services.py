@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -34,6 +34,7 @@ _log = structlog.get_logger("mezzo.server")
 class Services:
     """The collaborators of one server.
 
+    secret  the installation's, from which keys for cookies and kept answers are derived
     clock   the time of day, with a time zone: lifecycles and `created` depend on it, durations do not
     """
 
@@ -44,6 +45,7 @@ class Services:
     database: Database
     installation: Installation
     access: AccessCache
+    secret: str = field(repr=False)
     seal: AnswerSeal
     books: Books
     limiter: RateLimiter
@@ -101,6 +103,7 @@ def make_services(
         database=database,
         installation=installation,
         access=AccessCache(database, clock),
+        secret=secret,
         seal=seal,
         books=books,
         limiter=limiter,
