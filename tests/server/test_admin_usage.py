@@ -15,7 +15,7 @@ from mezzo.accounts.keys import create_admin_key
 from mezzo.protocol.admin.usage import UsageQuery
 from mezzo.store.database import Database
 from tests.metering.rows import MODEL, add_organization, add_records, new_id, record, set_up
-from tests.server.admin_server import AdminServer
+from tests.server.admin.admin_server import AdminServer
 
 NOW = datetime(2026, 9, 20, tzinfo=UTC)
 
