@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
 
 from mezzo.cli.database import open_database
 from mezzo.cli.options import read_settings
@@ -19,6 +21,22 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from mezzo.metering.periods import Period
+
+# Options that mean the same in every command on a period.
+FirstDay = Annotated[
+    datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day of the period.")
+]
+EndDay = Annotated[
+    datetime | None,
+    typer.Option("--to", formats=["%Y-%m-%d"], help="The first day that no longer belongs to it."),
+]
+Zone = Annotated[
+    str, typer.Option(metavar="NAME", help="Whose midnights divide the days, like Europe/Paris.")
+]
+Workspace = Annotated[str | None, typer.Option(metavar="ID", help="Only what this workspace used.")]
+Organization = Annotated[
+    str | None, typer.Option(metavar="ID", help="Whose usage; may be left out where there is one.")
+]
 
 
 @dataclass(frozen=True, slots=True)

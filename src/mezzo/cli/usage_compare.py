@@ -12,7 +12,17 @@ import typer
 
 from mezzo.cli.options import SettingsCommand
 from mezzo.cli.output import put
-from mezzo.cli.reports import choose_period, choose_zone, read_books, refuse
+from mezzo.cli.reports import (
+    EndDay,
+    FirstDay,
+    Organization,
+    Workspace,
+    Zone,
+    choose_period,
+    choose_zone,
+    read_books,
+    refuse,
+)
 from mezzo.cli.usage import TableFormat, csv_line, usage
 
 if TYPE_CHECKING:
@@ -49,22 +59,11 @@ def compare_costs(
         str | None,
         typer.Option(metavar="YYYY-MM", help="The month whose tokens to take; the present one if unset."),
     ] = None,
-    first: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day of a period.")
-    ] = None,
-    end: Annotated[
-        datetime | None,
-        typer.Option("--to", formats=["%Y-%m-%d"], help="The first day that no longer belongs to it."),
-    ] = None,
-    zone: Annotated[
-        str, typer.Option(metavar="NAME", help="Whose midnights divide the days, like Europe/Paris.")
-    ] = "UTC",
-    workspace: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only what this workspace used.")
-    ] = None,
-    organization: Annotated[
-        str | None, typer.Option(metavar="ID", help="Whose usage; may be left out where there is one.")
-    ] = None,
+    first: FirstDay = None,
+    end: EndDay = None,
+    zone: Zone = "UTC",
+    workspace: Workspace = None,
+    organization: Organization = None,
     form: Annotated[
         TableFormat, typer.Option("--format", help="`table` to read; `csv` or `json` for programs.")
     ] = TableFormat.table,
