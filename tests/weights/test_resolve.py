@@ -291,4 +291,5 @@ def test_finding_imports_nothing_heavy(make_gguf: Callable[..., Path], tmp_path:
 def test_nano_is_found_where_it_was_put(nano_folder: CheckpointFolder, weights_home: Path) -> None:
     assert find_weights("nano", weights_home) == nano_folder
     assert nano_folder.description == "SmolLM2-135M-Instruct (Apache-2.0) with mezzo's vision half"
-    assert leftovers(weights_home) == []
+    # The cache is shared by test runs: what else lies in it is not this test's, the work on nano is.
+    assert not (weights_home / "partial" / nano_folder.path.name).exists()
