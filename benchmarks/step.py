@@ -31,6 +31,8 @@ from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.network import Network
+from mezzo.model.quantized import QuantizedDecoder
+from mezzo.model.quantized_kv_cache import QuantizedKVCache
 
 PROMPT_TOKENS, NEW_TOKENS, LONG_PROMPT = 100, 40, 1500
 COPIED_BYTES = 1 << 28
@@ -56,7 +58,7 @@ def random_runner(config: EngineConfig, shape: ModelConfig) -> Runner:
         network = Network.from_config(shape, dtype).requires_grad_(False).eval()
         for parameter in network.parameters():
             parameter.normal_(std=0.02)
-    num_blocks = num_cache_blocks(config, shape, dtype, device)
+    num_blocks = num_cache_blocks(config, shape, shape.kv_values_per_token * dtype.itemsize, device)
     cache = KVCache(shape, num_blocks=num_blocks, block_size=config.block_size, dtype=dtype, device=device)
     return Runner(network, cache)
 
@@ -83,6 +85,9 @@ def synchronize(device: torch.device) -> None:
 def bytes_per_step(core: EngineCore, num_streams: int) -> int:
     """Return what a decoding step has to read: all matrices once, and the keys and values of each stream."""
     decoder, shape = core.runner.decoder, core.runner.network.config
+    if isinstance(decoder, QuantizedDecoder):
+        keys = num_streams * (PROMPT_TOKENS + NEW_TOKENS // 2) * QuantizedKVCache.bytes_per_token(shape)
+        return core.runner.network.num_bytes + keys
     size = torch.finfo(decoder.dtype).bits // 8
     embeddings = 0 if shape.tied_embeddings else decoder.tok_embeddings.weight.numel()
     weights = sum(p.numel() for p in decoder.parameters()) - embeddings

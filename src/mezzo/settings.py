@@ -259,8 +259,10 @@ class Settings(BaseModel):
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="Where to compute: auto, cpu, cuda, cuda:N or mps."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Number format of weights and activations; auto suits the device."
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = Field(
+        default="auto",
+        description="Number format of the weights; auto suits the device: int8 on CPUs with AVX2 (matrices that were "
+        "made of four bits keep four), else bfloat16 or float32.",
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="CPU threads of the engine; all cores if unset."

@@ -63,7 +63,7 @@ class TestCacheSize:
 
     def blocks(self, **changes: Any) -> int:
         config = EngineConfig(folder="f", **{"max_num_seqs": 4, "block_size": 16, **changes})
-        return num_cache_blocks(config, MODEL, torch.float32, CPU)
+        return num_cache_blocks(config, MODEL, 4 * MODEL.kv_values_per_token, CPU)
 
     @pytest.mark.parametrize(("tokens", "blocks"), [(1, 1), (16, 1), (17, 2), (1000, 63)])
     def test_configured_positions_are_rounded_up_to_blocks(self, tokens: int, blocks: int) -> None:

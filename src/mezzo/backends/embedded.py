@@ -64,6 +64,7 @@ def make_embedded_backend(
         folder=str(folder.path),
         device=settings.device,
         dtype=settings.dtype,
+        packed_folder=str(settings.home / "packed"),
         threads=settings.threads,
         max_num_seqs=settings.max_num_seqs,
         max_step_tokens=settings.max_step_tokens,

@@ -12,6 +12,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     folder             checkpoint folder to load
     device, dtype      `auto` is resolved where the engine runs; see `mezzo.engine.loader`
+    packed_folder      where weights packed into few bits are kept for the next start; None keeps none
     threads            threads of a step; None is one per core
     max_num_seqs       sequences in the running batch at most
     max_step_tokens    prompt tokens computed in one step at most, and the length of a prompt's chunks: the bound
@@ -25,7 +26,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: str
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
+    packed_folder: str | None = None
     threads: int | None = None
     max_num_seqs: int = 32
     max_step_tokens: int = 512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from mezzo.engine.config import EngineConfig
 from mezzo.engine.runner import Runner
 from mezzo.model.checkpoint import load_network
 from mezzo.model.config import ModelConfig
+from mezzo.model.kernels.library import Kernels, KernelsMissing, check_kernels
 from mezzo.model.kv_cache import KVCache
+from mezzo.model.packed_weights import load_quantized, why_not_quantized
+from mezzo.model.quantized_kv_cache import QuantizedKVCache
 
 # Of the memory that is free once the weights are there. The CPU shares it with everything else on the machine; on
 # a GPU the rest is left to activations.
@@ -30,21 +34,64 @@ def load_runner(config: EngineConfig, on_progress: Callable[[int, int], None]) -
     Raises: CannotLoad, or UnsupportedCheckpoint of `mezzo.model`.
     """
     device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
     if device.type == "cpu":
-        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-                              else config.threads or os.cpu_count() or 1)  # fmt: skip
+        torch.set_num_threads(_num_threads(config))
     folder = Path(config.folder)
-    model_config = ModelConfig.from_folder(folder)
-    network = load_network(folder, model_config, dtype=dtype, device=device, on_progress=on_progress)
+    model = ModelConfig.from_folder(folder)
+    why_not = _why_not_quantized(config, model, device)
+    if config.dtype in ("int8", "int4") and why_not is not None:
+        raise CannotLoad(f"dtype {config.dtype!r} cannot be used: {why_not}")
+    if config.dtype in ("int8", "int4") or (config.dtype == "auto" and why_not is None):
+        return _quantized_runner(config, folder, model, on_progress)
+    dtype = resolve_dtype(config.dtype, device)
+    network = load_network(folder, model, dtype=dtype, device=device, on_progress=on_progress)
+    token_bytes = model.kv_values_per_token * dtype.itemsize
     cache = KVCache(
-        model_config,
-        num_blocks=num_cache_blocks(config, model_config, dtype, device),
+        model,
+        num_blocks=num_cache_blocks(config, model, token_bytes, device),
         block_size=config.block_size,
         dtype=dtype,
         device=device,
     )
     return Runner(network, cache)
+
+
+def _why_not_quantized(config: EngineConfig, model: ModelConfig, device: torch.device) -> str | None:
+    if device.type != "cpu":
+        return f"it is for the CPU, and the device is {device}"
+    try:
+        check_kernels()
+    except KernelsMissing as error:
+        return f"there are no kernels for it: {error}"
+    return why_not_quantized(model, config.block_size)
+
+
+def _quantized_runner(
+    config: EngineConfig, folder: Path, model: ModelConfig, on_progress: Callable[[int, int], None]
+) -> Runner:
+    number_format = "int8" if config.dtype == "auto" else config.dtype
+    try:
+        network = load_quantized(
+            folder,
+            model,
+            num_bits=4 if number_format == "int4" else 8,
+            kernels=Kernels(_num_threads(config)),
+            packed_folder=None if config.packed_folder is None else Path(config.packed_folder),
+            on_progress=on_progress,
+            on_warning=lambda message: print(f"mezzo engine: {message}", file=sys.stderr),  # noqa: T201
+        )
+    except ValueError as error:
+        raise CannotLoad(f"the weights cannot be {number_format}: {error}") from error
+    token_bytes = QuantizedKVCache.bytes_per_token(model)
+    num_blocks = num_cache_blocks(config, model, token_bytes, network.decoder.device)
+    cache = QuantizedKVCache(model, num_blocks=num_blocks, block_size=config.block_size)
+    return Runner(network, cache)
+
+
+def _num_threads(config: EngineConfig) -> int:
+    if config.threads is not None:
+        return config.threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:
@@ -73,7 +120,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Turn a dtype name into a dtype.
 
     `auto` is bfloat16 where the device multiplies it natively, else float32 (float16 on mps): emulated bfloat16 is
-    slower than float32 and less exact.
+    slower than float32 and less exact. That is where nothing is quantized; see `load_runner`.
     """
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
@@ -88,10 +135,8 @@ def _cpu_multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def num_cache_blocks(
-    config: EngineConfig, model: ModelConfig, dtype: torch.dtype, device: torch.device
-) -> int:
-    """Return how many blocks the cache gets.
+def num_cache_blocks(config: EngineConfig, model: ModelConfig, token_bytes: int, device: torch.device) -> int:
+    """Return how many blocks the cache gets, `token_bytes` being those of a position in all layers.
 
     Never more than every sequence of the batch could fill, never fewer than one block. Raises: CannotLoad if not
     even one block fits.
@@ -99,7 +144,7 @@ def num_cache_blocks(
     most = -(-model.max_seq_len // config.block_size) * config.max_num_seqs
     if config.kv_cache_tokens is not None:
         return min(most, -(-config.kv_cache_tokens // config.block_size))
-    block_bytes = config.block_size * model.kv_values_per_token * torch.finfo(dtype).bits // 8
+    block_bytes = config.block_size * token_bytes
     if device.type == "cuda":
         share = torch.cuda.mem_get_info(device)[0] * _CACHE_SHARE_GPU
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.scheduler import ScheduledEncoding, ScheduledSequence
 from mezzo.engine.sequence import Sequence, TokenScore
-from mezzo.model.attention import SequenceSpan, length_bucket, plan_attention
+from mezzo.model.attention import SequenceSpan, length_bucket
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.network import Network
+from mezzo.model.packed_weights import QuantizedNetwork
+from mezzo.model.quantized_kv_cache import QuantizedKVCache
 from mezzo.model.vision import Encoding, Vision
 
 
@@ -37,10 +39,12 @@ class Runner:
     Which embeddings are kept is decided by the scheduler; here they are only held, by the key of their image.
     """
 
-    def __init__(self, network: Network, cache: KVCache) -> None:
+    def __init__(self, network: Network | QuantizedNetwork, cache: KVCache | QuantizedKVCache) -> None:
+        """`cache` is of the network's kind."""
         self.network = network
-        self.decoder = network.decoder
-        self.cache = cache
+        # Typed as anything: a decoder and a cache of one kind, which the types of two fields cannot say.
+        self.decoder: Any = network.decoder
+        self.cache: Any = cache
         self._encodings: dict[bytes, Encoding] = {}
         self._embeddings: dict[bytes, Tensor] = {}
 
@@ -131,7 +135,7 @@ class Runner:
                 rows += range(len(token_ids) - len(item.draft) - 1, len(token_ids))
                 complete.append(item)
 
-        plan = plan_attention(spans, self.cache, self.decoder.config, self.decoder.dtype, device)
+        plan = self.decoder.plan(spans, self.cache)
         logits = self.decoder(
             torch.tensor(token_ids, device=device),
             torch.tensor(positions, device=device),

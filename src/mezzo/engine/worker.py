@@ -115,12 +115,12 @@ def serve(connection: Connection) -> None:
     connection.send(
         Ready(
             device=str(decoder.device),
-            dtype=str(decoder.dtype).removeprefix("torch."),
+            dtype=runner.network.number_format,
             threads=num_threads(),
             max_context_length=core.max_context_length,
             num_blocks=cache.num_blocks,
             block_size=cache.block_size,
-            weights_bytes=sum(p.numel() * p.element_size() for p in runner.network.parameters()),
+            weights_bytes=runner.network.num_bytes,
             kv_cache_bytes=cache.num_bytes,
             load_s=time.monotonic() - began,
         )

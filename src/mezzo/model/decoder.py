@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mezzo.model.attention import AttentionPlan, attend
+from mezzo.model.attention import AttentionPlan, SequenceSpan, attend, plan_attention
 from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.linear import Head, Linear
@@ -135,6 +135,10 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.output.weight.device
+
+    def plan(self, spans: list[SequenceSpan], cache: KVCache) -> AttentionPlan:
+        """Make the plan for `spans`, whose rows stand in the batch in this order."""
+        return plan_attention(spans, cache, self.config, self.dtype, self.device)
 
     def forward(
         self,

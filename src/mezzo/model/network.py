@@ -27,3 +27,12 @@ class Network(nn.Module):
     @property
     def config(self) -> ModelConfig:
         return self.decoder.config
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(parameter.nbytes for parameter in self.parameters())
+
+    @property
+    def number_format(self) -> str:
+        """What the matrices are in, as users name it."""
+        return str(self.decoder.dtype).removeprefix("torch.")

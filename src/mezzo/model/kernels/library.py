@@ -1,0 +1,198 @@
+"""The compiled kernels as functions of tensors.
+
+The sources are in csrc/; installing mezzo compiles them where there is a C compiler (hatch_build.py). They run on
+x86-64 processors with AVX2, and use AVX-512 with VNNI where it is there. Elsewhere `check_kernels` says why not, and
+the decoder runs on PyTorch's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mezzo.model.kernels.packing import QuantizedMatrix
+
+LIBRARY = Path(__file__).parent / "libmezzo_kernels.so"
+_STORE, _ADD, _GATE = range(3)
+
+_pointer, _int64 = ctypes.c_void_p, ctypes.c_int64
+
+
+class KernelsMissing(Exception):
+    """The kernels cannot be used here; the message says why."""
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (("data", _pointer), ("num_outputs", _int64), ("num_inputs", _int64), ("num_bits", _int64))
+
+
+class _HeadsShape(ctypes.Structure):
+    _fields_ = tuple((name, _int64) for name in ("n_heads", "n_kv_heads", "head_dim", "block_size", "window"))
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError:
+        raise KernelsMissing(
+            "they were not compiled when mezzo was installed: that needs a C compiler"
+        ) from None
+    if not library.kernels_supported():
+        raise KernelsMissing("they need a processor with AVX2")
+    library.linear.argtypes = [
+        _pointer, _pointer, _int64, _pointer, ctypes.c_float, ctypes.c_int, _pointer, _pointer,
+    ]  # fmt: skip
+    library.linear.restype = None
+    library.linear_scratch_bytes.argtypes = [_int64, _int64]
+    library.linear_scratch_bytes.restype = _int64
+    library.embed.argtypes = [_pointer, _pointer, _int64, _pointer]
+    library.embed.restype = None
+    library.attend.argtypes = [
+        _pointer, _pointer, _int64, _pointer, _pointer, _pointer, _pointer, _pointer, _int64, _pointer, _pointer, _int64,
+        _pointer,
+    ]  # fmt: skip
+    library.cache_record_bytes.argtypes = [_pointer]
+    library.cache_record_bytes.restype = _int64
+    return library
+
+
+def check_kernels() -> None:
+    """Raises: KernelsMissing where there are none for this machine."""
+    _library()
+
+
+class Norm:
+    """The root mean square normalisation of a product's inputs: weight (inputs,) float32."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self.weight = weight.contiguous()
+        self.eps = eps
+
+
+class Matrix:
+    """A quantized matrix that the kernels can multiply with. Keeps the memory of `quantized` alive."""
+
+    def __init__(self, quantized: QuantizedMatrix) -> None:
+        self.quantized = quantized
+        self.num_outputs = quantized.num_outputs
+        self._struct = _Matrix(
+            quantized.data.data_ptr(), quantized.num_padded_outputs, quantized.num_inputs, quantized.num_bits
+        )
+        self.address = ctypes.addressof(self._struct)
+
+
+class Heads:
+    """How heads and cache are laid out. window: positions that a query sees, None for all."""
+
+    def __init__(
+        self, *, n_heads: int, n_kv_heads: int, head_dim: int, block_size: int, window: int | None
+    ) -> None:
+        self._struct = _HeadsShape(n_heads, n_kv_heads, head_dim, block_size, window or 1 << 40)
+        self.address = ctypes.addressof(self._struct)
+        self.record_bytes = int(_library().cache_record_bytes(self.address))
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+
+
+class Kernels:
+    """The kernels on `num_threads` threads. One set per process: a second one takes the first one's threads.
+
+    A row's result is the same bits whatever rows are computed with it, on whatever number of threads. All tensors
+    are contiguous, on the CPU and float32 unless said otherwise. Raises: KernelsMissing, OSError for threads that the
+    system refuses.
+    """
+
+    def __init__(self, num_threads: int, *, avx512: bool = True) -> None:
+        self._library = _library()
+        self.uses_avx512 = bool(self._library.use_avx512(int(avx512)))
+        if error := self._library.pool_resize(num_threads):
+            raise OSError(error, "the threads of the kernels could not be started")
+        self.num_threads = num_threads
+        self._scratch = torch.empty(0, dtype=torch.uint8)
+
+    def linear(self, x: Tensor, matrix: Matrix, norm: Norm | None = None) -> Tensor:
+        """x (rows, inputs) -> (rows, outputs padded to a multiple of 16), of x or of x normalised."""
+        return self._product(
+            x, matrix, norm, _STORE, x.new_empty(x.shape[0], matrix.quantized.num_padded_outputs)
+        )
+
+    def gated_linear(self, x: Tensor, matrix: Matrix, norm: Norm) -> Tensor:
+        """x (rows, inputs) -> silu(gate) * up (rows, outputs / 2); the matrix is packed as `pack_gated` does."""
+        return self._product(x, matrix, norm, _GATE, x.new_empty(x.shape[0], matrix.num_outputs // 2))
+
+    def add_linear(self, target: Tensor, x: Tensor, matrix: Matrix) -> None:
+        """Add the product of x (rows, inputs) to `target` (rows, outputs)."""
+        self._product(x, matrix, None, _ADD, target)
+
+    def _product(self, x: Tensor, matrix: Matrix, norm: Norm | None, mode: int, out: Tensor) -> Tensor:
+        num_rows, num_inputs = x.shape
+        num_bytes = self._library.linear_scratch_bytes(num_rows, num_inputs)
+        if num_bytes > len(self._scratch):
+            self._scratch = torch.empty(num_bytes, dtype=torch.uint8)
+        self._library.linear(
+            matrix.address,
+            x.data_ptr(),
+            num_rows,
+            None if norm is None else norm.weight.data_ptr(),
+            0.0 if norm is None else norm.eps,
+            mode,
+            out.data_ptr(),
+            self._scratch.data_ptr(),
+        )
+        return out
+
+    def embed(self, token_ids: Tensor, matrix: Matrix) -> Tensor:
+        """token_ids (rows,) int64 -> those rows of the matrix, (rows, inputs)."""
+        out = torch.empty(len(token_ids), matrix.quantized.num_inputs)
+        self._library.embed(matrix.address, token_ids.data_ptr(), len(token_ids), out.data_ptr())
+        return out
+
+    def attend(
+        self,
+        heads: Tensor,
+        shape: Heads,
+        *,
+        cos: Tensor,
+        sin: Tensor,
+        query_scale: Tensor | None,
+        slots: Tensor,
+        spans: Tensor,
+        tables: Tensor,
+        cache: Tensor,
+    ) -> Tensor:
+        """Rotate queries and keys, store keys and values, attend. `heads` is changed.
+
+        heads       (rows, n_heads + 2 * n_kv_heads, head_dim): queries, keys, values
+        cos, sin    (rows, head_dim), the sine of the first half negative
+        query_scale (rows,) or None
+        slots       (rows,) int64, block * block_size + offset of each row's place in the cache
+        spans       (spans, 4) int32: first row, number of rows, tokens before them, where in `tables` its blocks begin
+        tables      (blocks,) int32
+        cache       (n_kv_heads, num_blocks, record_bytes) uint8, one layer
+        Returns (rows, n_heads * head_dim). Raises: MemoryError.
+        """
+        num_rows = heads.shape[0]
+        out = heads.new_empty(num_rows, shape.n_heads * shape.head_dim)
+        failed = self._library.attend(
+            shape.address,
+            heads.data_ptr(),
+            num_rows,
+            cos.data_ptr(),
+            sin.data_ptr(),
+            None if query_scale is None else query_scale.data_ptr(),
+            slots.data_ptr(),
+            spans.data_ptr(),
+            len(spans),
+            tables.data_ptr(),
+            cache.data_ptr(),
+            cache.shape[1],
+            out.data_ptr(),
+        )
+        if failed:
+            raise MemoryError("no memory for the plan of an attention")
+        return out

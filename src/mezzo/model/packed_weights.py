@@ -1,0 +1,200 @@
+"""A network with its decoder quantized, packed once and then mapped from a file.
+
+The first load of a checkpoint reads and packs it, which takes seconds; the result is kept, and later starts map it:
+nothing is read before it is needed, and processes share the pages. The file is safetensors, with mezzo's parameter
+names: matrices of the decoder are bytes as `mezzo.model.kernels.packing` lays them out, everything else is float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mezzo.model.checkpoint import load_network, read_headers
+from mezzo.model.config import ModelConfig
+from mezzo.model.kernels.library import Kernels, Matrix, Norm
+from mezzo.model.kernels.packing import (
+    GROUP,
+    TILE,
+    QuantizedMatrix,
+    interleave_gates,
+    pack,
+    pack_exactly,
+)
+from mezzo.model.quantized import QuantizedDecoder, QuantizedLayer
+from mezzo.model.tensor_file import read_header
+from mezzo.model.vision import Vision
+from mezzo.model.weight_files import weight_files
+
+_LAYOUT_VERSION = 1
+_HEAD, _EMBEDDINGS = "decoder.output.weight", "decoder.tok_embeddings.weight"
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class QuantizedNetwork:
+    """A language model on the CPU's kernels and its vision half in float32; `mezzo.model.network.Network` for these."""
+
+    decoder: QuantizedDecoder
+    vision: Vision | None
+    number_format: str
+    num_bytes: int
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.decoder.config
+
+
+def why_not_quantized(config: ModelConfig, block_size: int) -> str | None:
+    """Return what the kernels cannot do of this model, None if they can do all."""
+    if config.head_dim % 16 or block_size % 16:
+        return (
+            f"heads of {config.head_dim} and blocks of {block_size} positions are not both in multiples of 16"
+        )
+    widths = (config.dim, config.n_heads * config.head_dim, config.hidden_dim)
+    if any(width % GROUP for width in widths):
+        return f"the widths {widths} are not all multiples of {GROUP}"
+    return None
+
+
+def load_quantized(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    num_bits: int,
+    kernels: Kernels,
+    packed_folder: Path | None,
+    on_progress: Callable[[int, int], None] = lambda loaded, total: None,
+    on_warning: Callable[[str], None] = lambda message: None,
+) -> QuantizedNetwork:
+    """Load the weights in `folder`, its decoder's matrices in `num_bits`: 8, or 4.
+
+    In eight bits, a matrix that was made of four keeps its four; in four bits, embeddings and head have eight. What
+    was packed is kept in `packed_folder`, and found there the next time; `on_warning` is told if it cannot be written.
+    Raises: UnsupportedCheckpoint as `load_network`; ValueError for weights beyond float16.
+    """
+    if packed_folder is None:
+        return _network(config, _packed(folder, config, num_bits, on_progress), num_bits, kernels)
+    of_folder = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
+    path = packed_folder / f"{of_folder}-int{num_bits}-{_fingerprint(folder, config)}.safetensors"
+    if not path.exists():
+        tensors = _packed(folder, config, num_bits, on_progress)
+        try:
+            _write(path, tensors)
+        except OSError as error:
+            on_warning(f"packed weights could not be kept for the next start: {error.strerror}")
+            return _network(config, tensors, num_bits, kernels)
+        for outdated in set(packed_folder.glob(f"{of_folder}-int{num_bits}-*")) - {path}:
+            outdated.unlink(missing_ok=True)
+    return _network(config, _mapped(path), num_bits, kernels)
+
+
+def _fingerprint(folder: Path, config: ModelConfig) -> str:
+    """Tell whether packed weights are of these files: by size and time, since reading them is what is to be avoided."""
+    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(folder)]
+    return hashlib.blake2b(repr((_LAYOUT_VERSION, files, config)).encode(), digest_size=16).hexdigest()
+
+
+def _packed(
+    folder: Path, config: ModelConfig, num_bits: int, on_progress: Callable[[int, int], None]
+) -> dict[str, Tensor]:
+    """Read the checkpoint and pack it, parameter by parameter; each one's float numbers are given up at once."""
+    stored = {tensor.dtype for tensor in read_headers(folder).tensors.values() if len(tensor.shape) == 2}
+    dtype = torch.bfloat16 if stored <= {torch.bfloat16, torch.float8_e4m3fn} else torch.float32
+    network = load_network(folder, config, dtype=dtype, device=_CPU, on_progress=on_progress)
+    tensors = {}
+    for name, parameter in network.named_parameters():
+        is_matrix = name.startswith("decoder.") and parameter.dim() == 2
+        tensors[name] = (
+            _packed_matrix(name, parameter.data, num_bits) if is_matrix else parameter.data.float().clone()
+        )
+        parameter.data = torch.empty(0)
+    return tensors
+
+
+def _packed_matrix(name: str, weight: Tensor, num_bits: int) -> Tensor:
+    if name.endswith(".w13.weight"):
+        weight = interleave_gates(weight)
+    if num_bits == 8:
+        return pack_exactly(weight).data
+    return pack(weight, 8 if name in (_HEAD, _EMBEDDINGS) else 4).data
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        save_file(tensors, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    """Map a file of packed weights. Raises: UnsupportedCheckpoint for one that is damaged."""
+    stored = read_header(path)
+    with path.open("rb") as file:
+        # A private copy, because PyTorch wants memory that could be written to; nothing is.
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if hasattr(mmap, "MADV_WILLNEED"):
+        mapping.madvise(mmap.MADV_WILLNEED)
+    data = torch.frombuffer(mapping, dtype=torch.uint8)
+    return {
+        tensor.name: data[tensor.start : tensor.start + tensor.num_bytes]
+        .view(tensor.dtype)
+        .view(tensor.shape)
+        for tensor in stored
+    }
+
+
+def _network(
+    config: ModelConfig, tensors: dict[str, Tensor], num_bits: int, kernels: Kernels
+) -> QuantizedNetwork:
+    config = replace(config, tied_embeddings=_EMBEDDINGS not in tensors)
+    outputs = {_HEAD: config.vocab_size, _EMBEDDINGS: config.vocab_size}
+
+    def matrix(name: str) -> Matrix:
+        data = tensors[name]
+        return Matrix(QuantizedMatrix(data, outputs.get(name, data.shape[0] * TILE)))
+
+    def norm(name: str) -> Norm:
+        return Norm(tensors[name], config.norm_eps)
+
+    layers = [
+        QuantizedLayer(
+            attention_norm=norm(f"{layer}.attention_norm.weight"),
+            wqkv=matrix(f"{layer}.attention.wqkv.weight"),
+            wo=matrix(f"{layer}.attention.wo.weight"),
+            ffn_norm=norm(f"{layer}.ffn_norm.weight"),
+            w13=matrix(f"{layer}.feed_forward.w13.weight"),
+            w2=matrix(f"{layer}.feed_forward.w2.weight"),
+        )
+        for layer in (f"decoder.layers.{number}" for number in range(config.n_layers))
+    ]
+    head = matrix(_HEAD)
+    embeddings = head if config.tied_embeddings else matrix(_EMBEDDINGS)
+    decoder = QuantizedDecoder(
+        config, kernels, embeddings=embeddings, layers=layers, norm=norm("decoder.norm.weight"), output=head
+    )
+    num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    return QuantizedNetwork(decoder, _vision(config, tensors), f"int{num_bits}", num_bytes)
+
+
+def _vision(config: ModelConfig, tensors: dict[str, Tensor]) -> Vision | None:
+    if config.vision is None:
+        return None
+    vision = Vision(config.vision, config.dim, torch.float32)
+    own = {name.removeprefix("vision."): t for name, t in tensors.items() if name.startswith("vision.")}
+    vision.load_state_dict(own, assign=True)
+    return vision.requires_grad_(False).eval()
