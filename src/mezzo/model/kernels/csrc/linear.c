@@ -21,7 +21,7 @@
 
 #include "simd.h"
 
-enum { GROUP = 32, TILE = 16, ROWS_AT_ONCE = 4, ROWS_IN_CACHE = 96 };
+enum { GROUP = 32, TILE = 16, ROWS_AT_ONCE = 4, ROWS_IN_CACHE = 96, PREFETCH_BYTES = 1024 };
 enum { STORE = 0, ADD = 1, GATE = 2 };
 
 typedef struct {
@@ -61,13 +61,15 @@ AVX2 static void round_row(const float *x, int64_t num_inputs, const rounded_row
     const int64_t num_groups = num_inputs / GROUP;
     int8_t *numbers = rows->numbers + row / 4 * 4 * num_inputs + row % 4 * 4;
     for (int64_t g = 0; g < num_groups; g++, x += GROUP, numbers += 4 * GROUP) {
-        __m256 v[4], most = _mm256_setzero_ps();
+        __m256 v[4], most = _mm256_setzero_ps(), none = _mm256_setzero_ps();
         for (int i = 0; i < 4; i++) {
             v[i] = _mm256_loadu_ps(x + 8 * i);
             most = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), most);
+            none = _mm256_add_ps(none, _mm256_sub_ps(v[i], v[i]));
         }
         float largest = max8(most);
-        float scale = largest / 127.0f;
+        // What is infinite or no number must come out as no number: `none` is zero otherwise.
+        float scale = largest / 127.0f + sum8(none);
         // Numbers so small that the quotient overflows are zero: their products do not count in float32.
         float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
         __m256i n[4];
@@ -121,59 +123,73 @@ AVX2 INLINE __m256i four_inputs(const int8_t *numbers) {
     return _mm256_set1_epi32(word);
 }
 
-// Half a tile, 8 outputs, of num_rows rows. 16-bit sums cannot overflow: each of the eight products that meet in one is
-// the sum of two, at most 2 * 15 * 127.
-AVX2 INLINE void half_tile_avx2(
-    const uint8_t *data, int half, int num_bits, const rounded_rows *rows, int64_t num_groups, int64_t row, int num_rows,
-    float *result
+// Some halves of a tile, 8 outputs each, of num_rows rows. 16-bit sums cannot overflow: each of the eight products that
+// meet in one is the sum of two, at most 2 * 15 * 127.
+AVX2 INLINE void halves_avx2(
+    const uint8_t *data, int first_half, int num_halves, int num_bits, const rounded_rows *rows, int64_t num_groups,
+    int64_t row, int num_rows, float *result
 ) {
     const __m256i low_bits = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), sixteens = _mm256_set1_epi16(16);
     const int num_vectors = num_bits == 4 ? 4 : 8;
     const int8_t *numbers = rows->numbers + row * num_groups * GROUP;
     int64_t at = row * num_groups;
-    __m256 sum[4];
-    for (int r = 0; r < num_rows; r++) sum[r] = _mm256_setzero_ps();
+    __m256 sum[4];  // [half * num_rows + row]
+    for (int s = 0; s < num_halves * num_rows; s++) sum[s] = _mm256_setzero_ps();
     for (int64_t g = 0; g < num_groups; g++, data += group_bytes(num_bits), numbers += 4 * GROUP, at += 4) {
-        const uint8_t *vectors = data + group_bytes(num_bits) - 64 * num_vectors + 32 * half;
+        const uint8_t *vectors = data + group_bytes(num_bits) - 64 * num_vectors + 32 * first_half;
         __m256i low[4], high[4];
-        for (int r = 0; r < num_rows; r++) low[r] = high[r] = _mm256_setzero_si256();
+        for (int s = 0; s < num_halves * num_rows; s++) low[s] = high[s] = _mm256_setzero_si256();
 #pragma GCC unroll 1
         for (int i = 0; i < num_vectors; i++) {
-            __m256i both = _mm256_loadu_si256((const __m256i *)(vectors + 64 * i));
-            __m256i first = _mm256_and_si256(both, low_bits);
-            __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
-            for (int r = 0; r < num_rows; r++) {
-                const int8_t *a = numbers + 16 * i + 4 * r;
-                if (num_bits == 4) {
-                    low[r] = _mm256_add_epi16(low[r], _mm256_maddubs_epi16(first, four_inputs(a)));
-                    low[r] = _mm256_add_epi16(low[r], _mm256_maddubs_epi16(second, four_inputs(a + 64)));
-                } else {
-                    low[r] = _mm256_add_epi16(low[r], _mm256_maddubs_epi16(first, four_inputs(a)));
-                    high[r] = _mm256_add_epi16(high[r], _mm256_maddubs_epi16(second, four_inputs(a)));
+            if (num_halves == 2) _mm_prefetch(vectors + 64 * i + PREFETCH_BYTES, _MM_HINT_T0);
+            for (int h = 0; h < num_halves; h++) {
+                __m256i both = _mm256_loadu_si256((const __m256i *)(vectors + 64 * i + 32 * h));
+                __m256i first = _mm256_and_si256(both, low_bits);
+                __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low_bits);
+                for (int r = 0; r < num_rows; r++) {
+                    const int8_t *a = numbers + 16 * i + 4 * r;
+                    int s = h * num_rows + r;
+                    if (num_bits == 4) {
+                        low[s] = _mm256_add_epi16(low[s], _mm256_maddubs_epi16(first, four_inputs(a)));
+                        low[s] = _mm256_add_epi16(low[s], _mm256_maddubs_epi16(second, four_inputs(a + 64)));
+                    } else {
+                        low[s] = _mm256_add_epi16(low[s], _mm256_maddubs_epi16(first, four_inputs(a)));
+                        high[s] = _mm256_add_epi16(high[s], _mm256_maddubs_epi16(second, four_inputs(a)));
+                    }
                 }
             }
         }
-        __m256 scale = half8((const uint16_t *)data + 8 * half);
-        __m256 minimum = num_bits == 4 ? half8((const uint16_t *)data + TILE + 8 * half) : scale;
-        for (int r = 0; r < num_rows; r++) {
-            __m256i total = _mm256_madd_epi16(low[r], ones);
-            if (num_bits == 8) {
-                total = _mm256_add_epi32(total, _mm256_madd_epi16(high[r], sixteens));
-                total = _mm256_sub_epi32(total, _mm256_set1_epi32(128 * rows->int_sums[at + r]));
+        for (int h = 0; h < num_halves; h++) {
+            const uint16_t *scales = (const uint16_t *)data + 8 * (first_half + h);
+            __m256 scale = half8(scales), minimum = num_bits == 4 ? half8(scales + TILE) : scale;
+            for (int r = 0; r < num_rows; r++) {
+                int s = h * num_rows + r;
+                __m256i total = _mm256_madd_epi16(low[s], ones);
+                if (num_bits == 8) {
+                    total = _mm256_add_epi32(total, _mm256_madd_epi16(high[s], sixteens));
+                    total = _mm256_sub_epi32(total, _mm256_set1_epi32(128 * rows->int_sums[at + r]));
+                }
+                __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_broadcast_ss(rows->scales + at + r));
+                sum[s] = _mm256_fmadd_ps(scale, scaled, sum[s]);
+                if (num_bits == 4) sum[s] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(rows->sums + at + r), sum[s]);
             }
-            __m256 scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(total), _mm256_broadcast_ss(rows->scales + at + r));
-            sum[r] = _mm256_fmadd_ps(scale, scaled, sum[r]);
-            if (num_bits == 4) sum[r] = _mm256_fmadd_ps(minimum, _mm256_broadcast_ss(rows->sums + at + r), sum[r]);
         }
     }
-    for (int r = 0; r < num_rows; r++) _mm256_storeu_ps(result + r * TILE + 8 * half, sum[r]);
+    for (int h = 0; h < num_halves; h++)
+        for (int r = 0; r < num_rows; r++)
+            _mm256_storeu_ps(result + r * TILE + 8 * (first_half + h), sum[h * num_rows + r]);
 }
 
+// Few rows wait for memory, and read a tile once; more would not have the registers for it.
 AVX2 INLINE void tile_avx2(
     const uint8_t *data, int num_bits, const rounded_rows *rows, int64_t num_groups, int64_t row, int num_rows, float *result
 ) {
-    half_tile_avx2(data, 0, num_bits, rows, num_groups, row, num_rows, result);
-    half_tile_avx2(data, 1, num_bits, rows, num_groups, row, num_rows, result);
+    if (num_rows <= 2) {
+        halves_avx2(data, 0, 2, num_bits, rows, num_groups, row, num_rows, result);
+    } else {
+        halves_avx2(data, 0, 1, num_bits, rows, num_groups, row, num_rows, result);
+        halves_avx2(data, 1, 1, num_bits, rows, num_groups, row, num_rows, result);
+    }
 }
 
 // The same with instructions that multiply and add four bytes at a time into 32 bits: no halves are needed.

@@ -2,13 +2,13 @@
 //
 // A step is some hundred calls of a few microseconds. OpenMP's threads either spin while they wait, which starves the
 // server on the same cores, or sleep at once, which costs more than a call computes. These spin for some
-// microseconds, longer than the interpreter needs to the next call and no longer, and then sleep.
+// microseconds, longer than the interpreter needs to the next call and no longer, and then sleep. So does the caller: a
+// thread that has lost its core in the middle of a task gets it back where the caller gave up its own.
 
 #include "threads.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -19,7 +19,7 @@
 #define relax() ((void)0)
 #endif
 
-enum { SPINS_BEFORE_SLEEP = 4000, SPINS_BEFORE_YIELD = 2000, MAX_TASKS = 1 << 20 };
+enum { SPINS_FOR_WORK = 2000, SPINS_FOR_THE_LAST = 1000, MAX_TASKS = 1 << 20 };
 
 // A job in one word, so that a thread that comes late cannot take a task of another job: its number, how many tasks
 // it has, and which is next. 24, 20 and 20 bits.
@@ -28,9 +28,9 @@ static task_function job_task;
 static void *job_context;
 static _Atomic int64_t num_done;
 
-static _Atomic int num_asleep;
+static _Atomic int num_asleep, is_caller_asleep;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t job_begun = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t job_begun = PTHREAD_COND_INITIALIZER, job_done = PTHREAD_COND_INITIALIZER;
 
 static pthread_t *workers;
 static int num_workers;
@@ -39,6 +39,12 @@ static _Atomic int is_ending;
 static inline uint64_t number_of(uint64_t word) { return word >> 40; }
 static inline int64_t tasks_of(uint64_t word) { return (int64_t)(word >> 20 & 0xFFFFF); }
 static inline int64_t next_of(uint64_t word) { return (int64_t)(word & 0xFFFFF); }
+
+static void wake(pthread_cond_t *condition) {
+    pthread_mutex_lock(&mutex);
+    pthread_cond_broadcast(condition);
+    pthread_mutex_unlock(&mutex);
+}
 
 // What is read of a job between looking at the word and swapping it belongs to that job: the caller writes another
 // job's only after all tasks of this one were taken, and then the swap fails.
@@ -49,7 +55,7 @@ static void take_tasks(void) {
         void *context = job_context;
         if (!atomic_compare_exchange_weak(&job, &word, word + 1)) continue;
         task(context, next_of(word));
-        atomic_fetch_add(&num_done, 1);
+        if (atomic_fetch_add(&num_done, 1) + 1 == tasks_of(word) && atomic_load(&is_caller_asleep)) wake(&job_done);
         word = atomic_load(&job);
     }
 }
@@ -58,7 +64,7 @@ static void *work(void *unused) {
     (void)unused;
     uint64_t seen = 0;
     while (!atomic_load(&is_ending)) {
-        for (int spin = 0; spin < SPINS_BEFORE_SLEEP && number_of(atomic_load(&job)) == seen; spin++) relax();
+        for (int spin = 0; spin < SPINS_FOR_WORK && number_of(atomic_load(&job)) == seen; spin++) relax();
         if (number_of(atomic_load(&job)) == seen) {
             pthread_mutex_lock(&mutex);
             atomic_fetch_add(&num_asleep, 1);
@@ -73,15 +79,9 @@ static void *work(void *unused) {
     return NULL;
 }
 
-static void wake(void) {
-    pthread_mutex_lock(&mutex);
-    pthread_cond_broadcast(&job_begun);
-    pthread_mutex_unlock(&mutex);
-}
-
 int pool_resize(int num_threads) {
     atomic_store(&is_ending, 1);
-    wake();
+    wake(&job_begun);
     for (int i = 0; i < num_workers; i++) pthread_join(workers[i], NULL);
     atomic_store(&is_ending, 0);
     free(workers);
@@ -102,12 +102,15 @@ static void run_some(task_function task, void *context, int64_t num_tasks) {
     job_task = task;
     job_context = context;
     atomic_store(&job, number << 40 | (uint64_t)num_tasks << 20);
-    if (atomic_load(&num_asleep)) wake();
+    if (atomic_load(&num_asleep)) wake(&job_begun);
     take_tasks();
-    for (int spin = 0; atomic_load(&num_done) < num_tasks; spin++) {
-        if (spin < SPINS_BEFORE_YIELD) relax();
-        else sched_yield();
-    }
+    for (int spin = 0; spin < SPINS_FOR_THE_LAST && atomic_load(&num_done) < num_tasks; spin++) relax();
+    if (atomic_load(&num_done) == num_tasks) return;
+    pthread_mutex_lock(&mutex);
+    atomic_store(&is_caller_asleep, 1);
+    while (atomic_load(&num_done) < num_tasks) pthread_cond_wait(&job_done, &mutex);
+    atomic_store(&is_caller_asleep, 0);
+    pthread_mutex_unlock(&mutex);
 }
 
 typedef struct {
