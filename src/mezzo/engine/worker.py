@@ -93,15 +93,14 @@ class Connection:
 
 def serve(connection: Connection) -> None:
     """Load, then step until told to stop. Raises: ServerGone."""
-    start = next(iter(connection.receive(None)))
-    if not isinstance(start, Start):
-        raise TypeError(f"the first message must be start, not {type(start).__name__}")
-
-    # Imported only now: the server is told of a slow import as of a slow load, by waiting for the same answer.
+    # Imported before the server has anything to say: it is importing too, and two cores can do both.
     from mezzo.engine.core import EngineCore  # noqa: PLC0415
     from mezzo.engine.loader import CannotLoad, load_runner  # noqa: PLC0415
     from mezzo.model.config import UnsupportedCheckpoint  # noqa: PLC0415
 
+    start = next(iter(connection.receive(None)))
+    if not isinstance(start, Start):
+        raise TypeError(f"the first message must be start, not {type(start).__name__}")
     began = time.monotonic()
     progress = ProgressReports(connection)
     try:

@@ -13,11 +13,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
+from mezzo.engine.launch import EngineProcess, launch_engine
 from mezzo.kit.logging import configure_logging
 from mezzo.settings import Settings
 from mezzo.weights.upstream import UpstreamModel
@@ -39,16 +41,17 @@ def serve(
     *,
     weights: Mapping[str, CheckpointFolder | UpstreamModel],
     on_ready: Callable[[str], None],
+    launch: Callable[[], EngineProcess] = launch_engine,
 ) -> None:
     """Serve `weights` (folders or upstreams by model card id) and block until stopped by SIGINT or SIGTERM.
 
-    on_ready: called once with the server's URL, when a request would be answered.
+    on_ready: called once with the server's URL, when a request would be answered. launch: starts engine processes.
     Raises: OSError if the address cannot be listened on; BackendUnavailable if weights cannot be loaded;
     mezzo.kit.secrets.MachineKeyError.
     """
     from mezzo.backends.embedded import make_embedded_backend  # noqa: PLC0415  in time with what it starts
 
-    serve_with(make_embedded_backend, settings, weights=weights, on_ready=on_ready)
+    serve_with(partial(make_embedded_backend, launch=launch), settings, weights=weights, on_ready=on_ready)
 
 
 def serve_with(
