@@ -22,8 +22,8 @@ from mezzo.backends.base import (
 )
 from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStream, EngineUnavailable, State
 from mezzo.engine.config import EngineConfig, Vocabulary
-from mezzo.engine.grammar import GrammarError, check_beginning
 from mezzo.engine.grammar_checker import GrammarChecker
+from mezzo.engine.grammar_errors import GrammarError, check_beginning
 from mezzo.engine.launch import EngineProcess, launch_engine
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
