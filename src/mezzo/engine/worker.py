@@ -31,6 +31,8 @@ from mezzo.engine.messages import (
     decode_to_engine,
     encode_frame,
 )
+from mezzo.engine.torch_import import import_torch
+from mezzo.kit.heap import growing_heap
 
 _WARM_UP_PROMPT = 32
 _COMPILING_LOOK_S = 0.005  # between looks at grammars that compile, where there is nothing else to do
@@ -93,7 +95,24 @@ class Connection:
 
 def serve(connection: Connection) -> None:
     """Load, then step until told to stop. Raises: ServerGone."""
+    with growing_heap():
+        core = _load(connection)
+    if core is None:
+        return
+    while True:
+        early: list[SequenceOutput] = []
+        for message in connection.receive(_patience_s(core)):
+            if isinstance(message, Stop):
+                return
+            early += _handle(core, message)
+        outputs = early + core.step()
+        connection.send(StepDone(outputs, core.stats))
+
+
+def _load(connection: Connection) -> EngineCore | None:
+    """Load what the server asks for, and tell it how that ended; None if it cannot be loaded. Raises: ServerGone."""
     # Imported before the server has anything to say: it is importing too, and two cores can do both.
+    import_torch()
     from mezzo.engine.core import EngineCore  # noqa: PLC0415
     from mezzo.engine.loader import CannotLoad, load_runner  # noqa: PLC0415
     from mezzo.model.config import UnsupportedCheckpoint  # noqa: PLC0415
@@ -107,31 +126,27 @@ def serve(connection: Connection) -> None:
         runner = load_runner(start.config, progress.report)
     except (CannotLoad, UnsupportedCheckpoint, MemoryError) as error:
         connection.send(Failed(str(error) or "out of memory"))
-        return
+        return None
     warm_up(EngineCore(start.config, start.vocabulary, runner))
     core = EngineCore(start.config, start.vocabulary, runner)
+    connection.send(_ready(core, load_s=time.monotonic() - began))
+    return core
+
+
+def _ready(core: EngineCore, *, load_s: float) -> Ready:
+    runner = core.runner
     decoder, cache = runner.decoder, runner.cache
-    connection.send(
-        Ready(
-            device=str(decoder.device),
-            dtype=runner.network.number_format,
-            threads=num_threads(),
-            max_context_length=core.max_context_length,
-            num_blocks=cache.num_blocks,
-            block_size=cache.block_size,
-            weights_bytes=runner.network.num_bytes,
-            kv_cache_bytes=cache.num_bytes,
-            load_s=time.monotonic() - began,
-        )
+    return Ready(
+        device=str(decoder.device),
+        dtype=runner.network.number_format,
+        threads=num_threads(),
+        max_context_length=core.max_context_length,
+        num_blocks=cache.num_blocks,
+        block_size=cache.block_size,
+        weights_bytes=runner.network.num_bytes,
+        kv_cache_bytes=cache.num_bytes,
+        load_s=load_s,
     )
-    while True:
-        early: list[SequenceOutput] = []
-        for message in connection.receive(_patience_s(core)):
-            if isinstance(message, Stop):
-                return
-            early += _handle(core, message)
-        outputs = early + core.step()
-        connection.send(StepDone(outputs, core.stats))
 
 
 def _patience_s(core: EngineCore) -> float | None:
