@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mezzo.engine.config import Vocabulary
 from mezzo.engine.grammar_errors import DOES_NOT_FIT
-from mezzo.engine.grammar_errors import GrammarError as GrammarError  # what is done here may raise it
+from mezzo.engine.grammar_errors import GrammarError as GrammarError  # noqa: PLC0414  what is done here may raise it
 from mezzo.engine.unique_items import UniqueItems
 
 # Within these limits the most expensive grammar that benchmarks/grammars.py knows compiles in less than a second of one

@@ -16,8 +16,15 @@ from dataclasses import dataclass
 # process wants a core (the server itself does) the spinning one keeps it from the thread that is waited for: a step
 # then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md.
 # And Intel's matrix library rounds a row alike, whatever rows and threads it is computed with
-# (docs/decisions/0015-products-that-round-alike.md). An operator's own values win.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "MKL_CBWR": "AUTO,STRICT"}
+# (docs/decisions/0015-products-that-round-alike.md).
+# And the KV cache, which NumPy allocates, is not made of huge pages: it begins in as many places as there are layers
+# and heads, and with two megabytes for each the first token cost 240 MB and half a second to clear them
+# (docs/decisions/0026-start.md). An operator's own values win.
+WORKER_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",
+    "MKL_CBWR": "AUTO,STRICT",
+    "NUMPY_MADVISE_HUGEPAGE": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)
