@@ -65,7 +65,8 @@ class EarlyLauncher:
         self._early: EngineProcess | None = None
 
     def __enter__(self) -> EarlyLauncher:
-        self._early = launch_engine()
+        if sys.platform != "win32":  # there are no engines there, but servers before others
+            self._early = launch_engine()
         return self
 
     def __exit__(self, *exception: object) -> None:

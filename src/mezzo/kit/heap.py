@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,7 @@ def growing_heap() -> Iterator[Callable[[], None]]:
 def _settle() -> None:
     gc.freeze()
     gc.enable()
-    # Of glibc; other C libraries keep less, and have no such function.
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    if sys.platform == "linux":
+        # Of glibc; other C libraries keep less, and have no such function.
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
