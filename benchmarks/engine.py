@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mezzo.engine.client import WORKER_ENVIRONMENT
 from mezzo.engine.config import EngineConfig
+from mezzo.engine.launch import WORKER_ENVIRONMENT
 from mezzo.engine.loader import load_runner
 from mezzo.engine.runner import Runner
 from mezzo.prompt.template_encoder import TemplateEncoder

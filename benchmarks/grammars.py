@@ -32,7 +32,8 @@ from rich.progress import track
 
 from benchmarks.machine import this_machine
 from mezzo.engine.config import Vocabulary
-from mezzo.engine.grammar import GrammarError, Grammars
+from mezzo.engine.grammar import Grammars
+from mezzo.engine.grammar_errors import GrammarError
 from mezzo.prompt.json_schema import checked_schema, has_unique_items, json_rule
 from mezzo.prompt.template_encoder import TemplateEncoder
 from mezzo.protocol.errors import InvalidArguments

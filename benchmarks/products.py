@@ -17,7 +17,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from mezzo.engine.client import WORKER_ENVIRONMENT
+from mezzo.engine.launch import WORKER_ENVIRONMENT
 
 SHAPES = [(960, 576), (576, 576), (3072, 576), (576, 1536)]
 ROWS, REPEATS, ROUNDS = (4, 8, 32, 512), 30, 4

@@ -23,7 +23,7 @@ import pytest
 import torch
 from msgspec import structs
 
-from mezzo.engine.client import WORKER_ENVIRONMENT
+from mezzo.engine.launch import WORKER_ENVIRONMENT
 
 # Wide enough that the matrix library takes the paths that it takes for real models.
 WIDE = {

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mezzo.engine.config import Vocabulary
-from mezzo.engine.grammar import GrammarError, Grammars, check_grammar
+from mezzo.engine.grammar import Grammars, check_grammar
+from mezzo.engine.grammar_errors import GrammarError
 from mezzo.engine.messages import AddRequest
 from mezzo.model.decoder import Decoder
 from mezzo.prompt.json_schema import json_rule

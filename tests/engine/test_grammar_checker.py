@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mezzo.engine.grammar import GrammarError
 from mezzo.engine.grammar_checker import TOO_COMPLEX, GrammarChecker
+from mezzo.engine.grammar_errors import GrammarError
 from mezzo.prompt.json_schema import json_rule
 
 # None of the limits of the library catches these two.

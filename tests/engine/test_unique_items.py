@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzo.engine.grammar import GrammarError, Grammars, check_beginning
+from mezzo.engine.grammar import Grammars
+from mezzo.engine.grammar_errors import GrammarError, check_beginning
 from mezzo.engine.messages import AddRequest
 from mezzo.engine.unique_items import UniqueItems
 from mezzo.model.decoder import Decoder

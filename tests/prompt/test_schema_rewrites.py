@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mezzo.engine.grammar import GrammarError, check_grammar
+from mezzo.engine.grammar import check_grammar
+from mezzo.engine.grammar_errors import GrammarError
 from mezzo.prompt.json_schema import json_rule
 from mezzo.prompt.schema_rewrites import without_exclusions
 

@@ -22,8 +22,9 @@ from mezzo.backends.base import (
 )
 from mezzo.engine.client import EngineClient, EngineDied, EngineFull, EngineStream, EngineUnavailable, State
 from mezzo.engine.config import EngineConfig, Vocabulary
-from mezzo.engine.grammar import GrammarError, check_beginning
 from mezzo.engine.grammar_checker import GrammarChecker
+from mezzo.engine.grammar_errors import GrammarError, check_beginning
+from mezzo.engine.launch import EngineProcess, launch_engine
 from mezzo.engine.messages import AddRequest, ImageInput, SequenceOutput
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
@@ -55,6 +56,7 @@ def make_embedded_backend(
     settings: Settings,
     *,
     on_loading: Callable[[int, int], None] = lambda loaded, total: None,
+    launch: Callable[[], EngineProcess] = launch_engine,
 ) -> EmbeddedBackend:
     """Make the backend of a checkpoint folder; its engine process is running, and importing, when this returns.
 
@@ -78,6 +80,7 @@ def make_embedded_backend(
         max_queue=settings.max_queue,
         start_timeout_s=settings.engine_start_timeout_s,
         on_loading=on_loading,
+        launch=launch,
     )
     client.spawn()
     try:

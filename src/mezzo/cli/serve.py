@@ -6,7 +6,7 @@ import errno
 import json
 import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from mezzo.cli.pull import fetch
 
 if TYPE_CHECKING:
     from mezzo.catalog.cards import Catalog
+    from mezzo.engine.launch import EngineProcess
     from mezzo.settings import Settings
     from mezzo.weights import CheckpointFolder, UpstreamModel
 
@@ -61,6 +62,14 @@ def serve(
     """
     # Every parameter but `config` is a setting of the same name.
     options = {name: value for name, value in locals().items() if name != "config"}
+    from mezzo.engine.launch import EarlyLauncher
+
+    # First of all: the engine process takes longest to get ready, and begins before it is known what it will serve.
+    with EarlyLauncher() as launch:
+        _serve(options, config, launch)
+
+
+def _serve(options: dict[str, object], config: Path | None, launch: Callable[[], EngineProcess]) -> None:
     from mezzo.catalog.cards import load_catalog
 
     settings = read_settings(options, config=config)
@@ -77,7 +86,7 @@ def serve(
         model_id: located(spec, model_id, settings.home)
         for model_id, spec in settings.served_models().items()
     }
-    _run(settings, catalog, weights_by_id, key)
+    _run(settings, catalog, weights_by_id, key, launch)
 
 
 def located(spec: str, model_id: str, home: Path) -> CheckpointFolder | UpstreamModel:
@@ -97,6 +106,7 @@ def _run(
     catalog: Catalog,
     weights_by_id: Mapping[str, CheckpointFolder | UpstreamModel],
     key: str,
+    launch: Callable[[], EngineProcess],
 ) -> None:
     from mezzo.backends.base import BackendUnavailable
     from mezzo.kit.logging import configure_logging
@@ -121,7 +131,7 @@ def _run(
     behind = ", ".join(sorted({weights.description for weights in weights_by_id.values()}))
     say(f"Starting with {behind} …")
     try:
-        run_server(settings, weights=weights_by_id, on_ready=on_ready)
+        run_server(settings, weights=weights_by_id, on_ready=on_ready, launch=launch)
     except BackendUnavailable as error:
         raise CommandFailed(f"the engine did not start: {error}") from error
     except DatabaseUnavailable as error:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +16,7 @@ from datetime import UTC, datetime
 import structlog
 
 from mezzo.engine.config import EngineConfig, Vocabulary
+from mezzo.engine.launch import EngineProcess, launch_engine
 from mezzo.engine.messages import (
     HEADER,
     Abort,
@@ -40,12 +39,6 @@ from mezzo.kit.ids import new_uuid
 
 log = structlog.get_logger()
 
-# Threads that wait for each other sleep instead of spinning. A step has hundreds of such waits, and where any other
-# process wants a core (the server itself does) the spinning one keeps it from the thread that is waited for: a step
-# then takes more than twice as long. Measured: docs/decisions/0005-threads-that-sleep.md.
-# And Intel's matrix library rounds a row alike, whatever rows and threads it is computed with
-# (docs/decisions/0015-products-that-round-alike.md). An operator's own values win.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive", "MKL_CBWR": "AUTO,STRICT"}
 _STOP_TIMEOUT_S = 5.0
 _MAX_BACKOFF_S = 30.0
 # A request that comes while the engine loads or restarts waits this long before it is told to come back.
@@ -149,11 +142,13 @@ class EngineClient:
         max_queue: int,
         start_timeout_s: float,
         on_loading: Callable[[int, int], None] = lambda loaded, total: None,
+        launch: Callable[[], EngineProcess] = launch_engine,
     ) -> None:
         self.config = config
         self.max_queue = max_queue
         self.start_timeout_s = start_timeout_s
         self.on_loading = on_loading
+        self._launch = launch
         self.state = State.LOADING
         self.ready: Ready | None = None
         self.stats: EngineStats | None = None
@@ -177,16 +172,8 @@ class EngineClient:
 
     def spawn(self) -> None:
         """Start the process. Call early: it imports torch while the caller does other things."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
-                [sys.executable, "-m", "mezzo.engine.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**WORKER_ENVIRONMENT, **os.environ},
-                stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-            )
-        self._socket = ours
+        launched = self._launch()
+        self._process, self._socket = launched.process, launched.socket
         self.runs.append(EngineRun(new_uuid(), datetime.now(UTC)))
 
     async def start(self, vocabulary: Vocabulary) -> Ready:
@@ -407,11 +394,3 @@ def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         return f"was killed by signal {-code}"
     return f"left with code {code}"
-
-
-def _has_fileno(stream: object) -> bool:
-    try:
-        stream.fileno()  # type: ignore[attr-defined]
-    except (AttributeError, OSError):
-        return False
-    return True

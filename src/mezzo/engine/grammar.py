@@ -25,6 +25,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from mezzo.engine.config import Vocabulary
+from mezzo.engine.grammar_errors import DOES_NOT_FIT
+from mezzo.engine.grammar_errors import GrammarError as GrammarError  # noqa: PLC0414  what is done here may raise it
 from mezzo.engine.unique_items import UniqueItems
 
 # Within these limits the most expensive grammar that benchmarks/grammars.py knows compiles in less than a second of one
@@ -37,16 +39,11 @@ LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,  # the long ones show the parser's insides
 )
-_DOES_NOT_FIT = "what the answer begins with does not fit"
 _KEPT = 32  # compiled grammars
 _ENDS = frozenset(b',"]}')  # bytes, one of which every token has that ends an item of an array
 _PLACE = re.compile(r"^at \d+\(\d+\): ")  # of an error, in a text that whoever wrote the schema never saw
 # Where only one text can follow, any split of it into tokens may: which is usual is the model's to know.
 _PREAMBLE = '%llguidance {"no_forcing": true}\n'
-
-
-class GrammarError(ValueError):
-    """A grammar that cannot be compiled, or is too complex. The message is for whoever wrote the schema."""
 
 
 def check_grammar(grammar: str, begun_with: bytes = b"") -> None:
@@ -56,13 +53,7 @@ def check_grammar(grammar: str, begun_with: bytes = b"") -> None:
     """
     matcher = _compiled(_byte_tokenizer(), grammar)
     if begun_with and matcher.try_consume_tokens(list(begun_with)) < len(begun_with):
-        raise GrammarError(_DOES_NOT_FIT)
-
-
-def check_beginning(begun_with: bytes, unique_items: str | None) -> None:
-    """See whether an answer may begin with a text as far as `uniqueItems` of its schema go. Raises: GrammarError."""
-    if unique_items is not None and UniqueItems(json.loads(unique_items)).after(begun_with) is None:
-        raise GrammarError(_DOES_NOT_FIT)
+        raise GrammarError(DOES_NOT_FIT)
 
 
 class Grammars:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from mezzo.engine.grammar import GrammarError
+from mezzo.engine.grammar_errors import GrammarError
 from mezzo.engine.grammar_worker import CPU_LIMIT_S
 
 _WALL_LIMIT_S = 5 * CPU_LIMIT_S  # on a machine that has other things to do

@@ -5,15 +5,17 @@ from __future__ import annotations
 import enum
 import sys
 from collections import Counter
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from mezzo.engine.drafts import NO_DRAFT, Draft, Drafter
-from mezzo.engine.grammar import GrammarState
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.text import TextStream
+
+if TYPE_CHECKING:  # the server knows sequences, but compiles no grammars
+    from mezzo.engine.grammar import GrammarState
 
 FinishReason = Literal["stop", "stop_string", "length", "model_length", "error", "abort"]
 """`stop`: the model ended its answer; `stop_string`: a string of the request did, wherever it stood."""

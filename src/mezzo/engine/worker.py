@@ -31,6 +31,8 @@ from mezzo.engine.messages import (
     decode_to_engine,
     encode_frame,
 )
+from mezzo.engine.torch_import import import_torch
+from mezzo.kit.heap import growing_heap
 
 _WARM_UP_PROMPT = 32
 _COMPILING_LOOK_S = 0.005  # between looks at grammars that compile, where there is nothing else to do
@@ -93,38 +95,10 @@ class Connection:
 
 def serve(connection: Connection) -> None:
     """Load, then step until told to stop. Raises: ServerGone."""
-    start = next(iter(connection.receive(None)))
-    if not isinstance(start, Start):
-        raise TypeError(f"the first message must be start, not {type(start).__name__}")
-
-    # Imported only now: the server is told of a slow import as of a slow load, by waiting for the same answer.
-    from mezzo.engine.core import EngineCore  # noqa: PLC0415
-    from mezzo.engine.loader import CannotLoad, load_runner  # noqa: PLC0415
-    from mezzo.model.config import UnsupportedCheckpoint  # noqa: PLC0415
-
-    began = time.monotonic()
-    progress = ProgressReports(connection)
-    try:
-        runner = load_runner(start.config, progress.report)
-    except (CannotLoad, UnsupportedCheckpoint, MemoryError) as error:
-        connection.send(Failed(str(error) or "out of memory"))
+    with growing_heap():
+        core = _load(connection)
+    if core is None:
         return
-    warm_up(EngineCore(start.config, start.vocabulary, runner))
-    core = EngineCore(start.config, start.vocabulary, runner)
-    decoder, cache = runner.decoder, runner.cache
-    connection.send(
-        Ready(
-            device=str(decoder.device),
-            dtype=runner.network.number_format,
-            threads=num_threads(),
-            max_context_length=core.max_context_length,
-            num_blocks=cache.num_blocks,
-            block_size=cache.block_size,
-            weights_bytes=runner.network.num_bytes,
-            kv_cache_bytes=cache.num_bytes,
-            load_s=time.monotonic() - began,
-        )
-    )
     while True:
         early: list[SequenceOutput] = []
         for message in connection.receive(_patience_s(core)):
@@ -133,6 +107,46 @@ def serve(connection: Connection) -> None:
             early += _handle(core, message)
         outputs = early + core.step()
         connection.send(StepDone(outputs, core.stats))
+
+
+def _load(connection: Connection) -> EngineCore | None:
+    """Load what the server asks for, and tell it how that ended; None if it cannot be loaded. Raises: ServerGone."""
+    # Imported before the server has anything to say: it is importing too, and two cores can do both.
+    import_torch()
+    from mezzo.engine.core import EngineCore  # noqa: PLC0415
+    from mezzo.engine.loader import CannotLoad, load_runner  # noqa: PLC0415
+    from mezzo.model.config import UnsupportedCheckpoint  # noqa: PLC0415
+
+    start = next(iter(connection.receive(None)))
+    if not isinstance(start, Start):
+        raise TypeError(f"the first message must be start, not {type(start).__name__}")
+    began = time.monotonic()
+    progress = ProgressReports(connection)
+    try:
+        runner = load_runner(start.config, progress.report)
+    except (CannotLoad, UnsupportedCheckpoint, MemoryError) as error:
+        connection.send(Failed(str(error) or "out of memory"))
+        return None
+    warm_up(EngineCore(start.config, start.vocabulary, runner))
+    core = EngineCore(start.config, start.vocabulary, runner)
+    connection.send(_ready(core, load_s=time.monotonic() - began))
+    return core
+
+
+def _ready(core: EngineCore, *, load_s: float) -> Ready:
+    runner = core.runner
+    decoder, cache = runner.decoder, runner.cache
+    return Ready(
+        device=str(decoder.device),
+        dtype=runner.network.number_format,
+        threads=num_threads(),
+        max_context_length=core.max_context_length,
+        num_blocks=cache.num_blocks,
+        block_size=cache.block_size,
+        weights_bytes=runner.network.num_bytes,
+        kv_cache_bytes=cache.num_bytes,
+        load_s=load_s,
+    )
 
 
 def _patience_s(core: EngineCore) -> float | None:

@@ -8,8 +8,6 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from mezzo.kit.private_file import write_private
 
 KEY_PREFIX = "mz-"
@@ -71,6 +69,8 @@ def machine_key(path: Path, make: Callable[[], str] = new_api_key) -> str:
     Raises: MachineKeyError if the file holds something else; OSError if it cannot be read or written.
     """
     if not path.exists():
+        from filelock import FileLock  # noqa: PLC0415  not needed where there is a key
+
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
             if not path.exists():

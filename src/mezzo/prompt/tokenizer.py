@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tokenizers import Tokenizer
 
 
@@ -101,7 +102,7 @@ class TextTokenizer:
 
 def _make_tokenizer(raw: dict[str, Any]) -> Tokenizer:
     try:
-        tokenizer = Tokenizer.from_str(json.dumps(raw))
+        tokenizer = Tokenizer.from_buffer(msgspec.json.encode(raw))
     except Exception as error:  # the library raises bare exceptions
         raise UnsupportedTokenizer(f"tokenizer.json is not usable: {error}") from error
     tokenizer.encode_special_tokens = True
@@ -135,14 +136,21 @@ def _byte_level_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-_ALPHABET = _byte_level_alphabet()
+def _to_latin_1() -> dict[int, int]:
+    """Return a table for `str.translate`: to characters of Latin-1 from the alphabet's, to none from all others."""
+    alphabet = _byte_level_alphabet()
+    foreign = dict.fromkeys(range(256), 256)  # of those beyond, none is in Latin-1 anyway
+    return foreign | {ord(char): byte for char, byte in alphabet.items()}
+
+
+_TO_LATIN_1 = _to_latin_1()
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def _byte_level_piece(piece: str) -> bytes:
     try:
-        return bytes(_ALPHABET[char] for char in piece)
-    except KeyError:
+        return piece.translate(_TO_LATIN_1).encode("latin-1")
+    except UnicodeEncodeError:
         return piece.encode()  # a token added as plain text
 
 

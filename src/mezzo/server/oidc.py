@@ -10,7 +10,6 @@ import asyncio
 import re
 import ssl
 import time
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import httpx2
@@ -22,6 +21,7 @@ from starlette.responses import Response
 
 from mezzo.accounts.sign_in import MAX_SUBJECT_LENGTH, Identity
 from mezzo.protocol.admin.fields import MAX_NAME_LENGTH
+from mezzo.server.provider import Provider, ProviderUnavailable, SignOnRefused
 
 _TIMEOUT_S = 10.0
 _LEEWAY_S = 60
@@ -36,24 +36,6 @@ _CODE = re.compile(r"[a-z_]{1,40}")
 _PERSONAL = ("email", "email_verified", "given_name", "family_name", "name")
 # Errors of the token endpoint that say what is wrong with this server's settings, not with this sign-in.
 _MISCONFIGURED = frozenset({"invalid_client", "unauthorized_client"})
-
-
-class ProviderUnavailable(Exception):
-    """The provider cannot be reached, or is not what the settings say. The message is for the operator's log."""
-
-
-class SignOnRefused(Exception):
-    """This sign-in is not good: begin again. The message is for the operator's log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """Where single sign-on goes. client_secret: None for a public client. redirect_uri: where it comes back to."""
-
-    issuer: str
-    client_id: str
-    client_secret: str | None
-    redirect_uri: str
 
 
 def _http_url(url: str) -> str:

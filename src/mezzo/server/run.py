@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mezzo.backends.base import Backend
 from mezzo.backends.router import Router
+from mezzo.engine.launch import EngineProcess, launch_engine
+from mezzo.kit.heap import growing_heap
 from mezzo.kit.logging import configure_logging
 from mezzo.settings import Settings
 from mezzo.weights.upstream import UpstreamModel
@@ -39,16 +41,21 @@ def serve(
     *,
     weights: Mapping[str, CheckpointFolder | UpstreamModel],
     on_ready: Callable[[str], None],
+    launch: Callable[[], EngineProcess] = launch_engine,
 ) -> None:
     """Serve `weights` (folders or upstreams by model card id) and block until stopped by SIGINT or SIGTERM.
 
-    on_ready: called once with the server's URL, when a request would be answered.
+    on_ready: called once with the server's URL, when a request would be answered. launch: starts engine processes.
     Raises: OSError if the address cannot be listened on; BackendUnavailable if weights cannot be loaded;
     mezzo.kit.secrets.MachineKeyError.
     """
-    from mezzo.backends.embedded import make_embedded_backend  # noqa: PLC0415  in time with what it starts
 
-    serve_with(make_embedded_backend, settings, weights=weights, on_ready=on_ready)
+    def make_backend(folder: CheckpointFolder, settings: Settings) -> Backend:
+        from mezzo.backends.embedded import make_embedded_backend  # noqa: PLC0415  slow, and the engine is on its way
+
+        return make_embedded_backend(folder, settings, launch=launch)
+
+    serve_with(make_backend, settings, weights=weights, on_ready=on_ready)
 
 
 def serve_with(
@@ -69,11 +76,11 @@ def serve_with(
         log_prompts=settings.log_prompts,
         secrets=settings.secrets(),
     )
-    with listen(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port) as listener, growing_heap() as heap_is_grown:
         router = Router(_make_backends(backend_factory, settings, weights))
         signals = _Signals()
         with signals.catching():
-            _run(_serve(settings, router, listener, on_ready, signals))
+            _run(_serve(settings, router, listener, on_ready, signals, heap_is_grown))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -136,6 +143,7 @@ async def _serve(
     listener: socket.socket,
     on_ready: Callable[[str], None],
     signals: _Signals,
+    heap_is_grown: Callable[[], None],
 ) -> None:
     loading = asyncio.create_task(router.start())
     async with contextlib.AsyncExitStack() as stack:
@@ -144,6 +152,7 @@ async def _serve(
         stack.push_async_callback(services.stop)
         stack.push_async_callback(_stop_backends, router, loading)
         await services.start()
+        heap_is_grown()
         await _serve_until_stopped(server, loading, listener, on_ready, signals)
 
 

@@ -16,6 +16,8 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 
+_WHERE = "mezzo_where"
+
 metadata = sa.MetaData(naming_convention=NAMING)
 """Every table of mezzo. Importing `mezzo.store.tables` fills it."""
 
@@ -52,3 +54,20 @@ def id_column(name: str, *constraints: Any, **options: Any) -> sa.Column[str]:
 def amount_column(name: str, **options: Any) -> sa.Column[int]:
     """Return a column for an amount of money in nano-units of the installation's currency: an exact integer."""
     return sa.Column(name, sa.BigInteger, **options)
+
+
+def unique_where(condition: str, name: str, *columns: str) -> sa.Index:
+    """Return an index of columns that are unique together among the rows that meet a condition, given in SQL."""
+    return sa.Index(name, *columns, unique=True, info={_WHERE: condition})
+
+
+def say_conditions() -> None:
+    """Tell SQLAlchemy the conditions of `unique_where`, in the words of every database.
+
+    Only migrations need that, and it imports all drivers of PostgreSQL that SQLAlchemy knows.
+    """
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if _WHERE in index.info:
+                for option in ("sqlite_where", "postgresql_where"):
+                    index.dialect_kwargs[option] = sa.text(index.info[_WHERE])

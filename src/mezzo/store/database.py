@@ -10,14 +10,17 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from mezzo.store.columns import metadata
+from mezzo.store.columns import metadata, say_conditions
 from mezzo.store.url import check_url, is_sqlite, sqlite_path
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 _BUSY_TIMEOUT_MS = 10_000
 _BEGIN = "mezzo_begin"
@@ -138,7 +141,11 @@ class Database:
 
 def insert_into(table: sa.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
     """Return an INSERT that knows ON CONFLICT, which both databases have in the same form."""
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    if dialect == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  with all its drivers: only where it is used
+
+    return postgresql.insert(table)
 
 
 def _postgresql_engine(url: str) -> Engine:
@@ -192,4 +199,5 @@ def tables() -> sa.MetaData:
     """Return the description of all tables, as this version has them."""
     import mezzo.store.tables  # noqa: F401, PLC0415  fills the metadata
 
+    say_conditions()
     return metadata

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import psycopg.errors
 import structlog
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
@@ -188,6 +187,12 @@ def is_transient(error: Exception) -> bool:
         return cause.sqlite_errorname.startswith(
             ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
         )
+    return _is_transient_in_postgresql(cause)
+
+
+def _is_transient_in_postgresql(cause: BaseException | None) -> bool:
+    import psycopg.errors  # noqa: PLC0415  a driver that most servers do without
+
     return isinstance(
         cause,
         psycopg.errors.DeadlockDetected

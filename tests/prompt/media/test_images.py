@@ -281,17 +281,17 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 
 def test_only_a_few_are_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mezzo.prompt.media import images
+    from mezzo.prompt.media import pixels as decoding
 
     entered, release = threading.Semaphore(0), threading.Event()
-    inner = images.decode_rgb
+    inner = decoding.decode_rgb
 
     def slow(*args: Any) -> Image.Image:
         entered.release()
         release.wait(5)
         return inner(*args)
 
-    monkeypatch.setattr(images, "decode_rgb", slow)
+    monkeypatch.setattr(decoding, "decode_rgb", slow)
     data = encode(noise(8, 8))
     with ThreadPoolExecutor(3) as threads:
         futures = [threads.submit(pixels, data) for _ in range(3)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-from PIL.Image import Transpose
+from PIL.Image import Resampling, Transpose
 
 from mezzo.prompt.media.image_headers import Format, ImageError, ImageHeader, essential
 
@@ -49,6 +50,11 @@ def decode_rgb(data: bytes, header: ImageHeader) -> Image.Image:
         is_cut = "truncated" in str(error).lower()
         raise ImageError(f"the image is {'truncated' if is_cut else 'broken'}") from error
     raise ImageError("the image contradicts its own size")
+
+
+def resized(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """Return (height, width, 3): an image in RGB, scaled."""
+    return np.array(image.resize((width, height), Resampling.BICUBIC))
 
 
 def _open(data: bytes, format_: Format) -> ImageFile.ImageFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from mezzo.store.columns import Moment, amount_column, id_column, metadata
+from mezzo.store.columns import Moment, amount_column, id_column, metadata, unique_where
 
 organizations = sa.Table(
     "organizations",
@@ -31,22 +31,8 @@ users = sa.Table(
     sa.Column("oidc_subject", sa.String(255)),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("deleted_at", Moment),
-    sa.Index(
-        "uq_users_organization_id_email",
-        "organization_id",
-        "email",
-        unique=True,
-        sqlite_where=sa.text("deleted_at IS NULL"),
-        postgresql_where=sa.text("deleted_at IS NULL"),
-    ),
-    sa.Index(
-        "uq_users_oidc_issuer_oidc_subject",
-        "oidc_issuer",
-        "oidc_subject",
-        unique=True,
-        sqlite_where=sa.text("deleted_at IS NULL"),
-        postgresql_where=sa.text("deleted_at IS NULL"),
-    ),
+    unique_where("deleted_at IS NULL", "uq_users_organization_id_email", "organization_id", "email"),
+    unique_where("deleted_at IS NULL", "uq_users_oidc_issuer_oidc_subject", "oidc_issuer", "oidc_subject"),
 )
 """email: in lower case. roles: names of organisation roles. password_hash: argon2id. Rows of users who left stay."""
 
@@ -63,13 +49,7 @@ workspaces = sa.Table(
     sa.Column("has_priority", sa.Boolean, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
     sa.Column("archived_at", Moment),
-    sa.Index(
-        "uq_workspaces_default",
-        "organization_id",
-        unique=True,
-        sqlite_where=sa.text("is_default"),
-        postgresql_where=sa.text("is_default"),
-    ),
+    unique_where("is_default", "uq_workspaces_default", "organization_id"),
 )
 """has_priority: requests with `service_tier: auto` are served, and billed, at the priority tier."""
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
 from mezzo.server.client_address import ClientAddresses
 from mezzo.server.cookies import Cookies
-from mezzo.server.oidc import Provider, SignOn
+from mezzo.server.provider import Provider
 from mezzo.server.routes.auth.browser import Browser
 from mezzo.server.routes.auth.passwords import password_routes
 from mezzo.server.routes.auth.single_sign_on import CALLBACK_PATH, single_sign_on_routes
 from mezzo.server.sign_in import SignIn
 from mezzo.settings import Settings
 from mezzo.store.database import Database
+
+if TYPE_CHECKING:
+    from mezzo.server.oidc import SignOn
 
 
 def auth_routes(
@@ -39,6 +43,8 @@ def auth_routes(
 def _sign_on(settings: Settings) -> SignOn | None:
     if settings.oidc_issuer is None:
         return None
+    from mezzo.server.oidc import SignOn  # noqa: PLC0415  Authlib, where there is a provider
+
     # The settings are checked together: with an issuer there are these too.
     assert settings.oidc_client_id is not None
     assert settings.public_url is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import APIRouter
@@ -15,10 +16,13 @@ from mezzo.accounts.errors import AccountsError
 from mezzo.protocol.errors import ApiError, NotFound, NotSignedIn, RequestInvalid, TryLater
 from mezzo.server.cookies import SIGN_ON_PATH, Cookies
 from mezzo.server.errors import accounts_error, error_response
-from mezzo.server.oidc import ProviderUnavailable, SignOn, SignOnRefused
+from mezzo.server.provider import ProviderUnavailable, SignOnRefused
 from mezzo.server.routes.auth import operations
 from mezzo.server.routes.auth.browser import Browser, unstored
 from mezzo.server.sign_in import SignIn
+
+if TYPE_CHECKING:
+    from mezzo.server.oidc import SignOn
 
 CALLBACK_PATH = f"{SIGN_ON_PATH}/callback"
 MAX_RETURN_LENGTH = 1024
