@@ -95,6 +95,6 @@ def _key(before: bytes, sequence: Sequence, start: int, end: int) -> bytes:
     digest = hashlib.blake2b(len(before).to_bytes(4) + before, digest_size=_KEY_BYTES)
     digest.update(array("Q", sequence.tokens_between(start, end)))
     for image in sequence.images_between(start, end):
-        digest.update((image.start - start).to_bytes(8, signed=True))
-        digest.update(len(image.key).to_bytes(4) + image.key)
+        digest.update(array("q", (image.start - start, image.end - start, len(image.key))))
+        digest.update(image.key)
     return digest.digest()

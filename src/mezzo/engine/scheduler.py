@@ -126,7 +126,7 @@ class Scheduler:
         if self.max_draft_tokens:
             output.scheduled = [replace(item, draft=self._draft(item.sequence)) for item in output.scheduled]
         budget: float = self.chunk
-        for sequence in self._prefills():
+        for sequence in self._prefills(output):
             num_new = self._next_chunk(sequence)
             budget = self._encode_images(sequence, num_new, budget, output)
             if num_new > budget:
@@ -220,11 +220,13 @@ class Scheduler:
                 return 0
         return budget
 
-    def _prefills(self) -> Iterator[Sequence]:
+    def _prefills(self, output: SchedulerOutput) -> Iterator[Sequence]:
         """Yield sequences with a prompt to compute: those that have begun, then newcomers as they fit."""
         for sequence in list(self.running):
             if not self._is_decoding(sequence):
                 yield sequence
+        if output.preempted:
+            return  # what was taken back from one is not for another, nor for the same one again
         for sequence in list(self.waiting):
             if len(self.running) >= self.max_num_seqs:
                 return
