@@ -155,8 +155,8 @@ class TestCounts:
         assert core.stats.num_prefix_misses == 0
 
 
-def test_requests_at_once_compute_their_common_beginning_once(decoder: Decoder) -> None:
-    core = make_core(decoder, max_num_seqs=16, num_blocks=200, max_draft_tokens=0)
+def num_rows_of(core: EngineCore, *requests: AddRequest) -> int:
+    """Run requests and return how many tokens were computed, drafts left out."""
     num_rows = 0
     forward = core.runner.forward
 
@@ -166,11 +166,23 @@ def test_requests_at_once_compute_their_common_beginning_once(decoder: Decoder) 
         return forward(scheduled)
 
     core.runner.forward = counting  # type: ignore[method-assign]
+    run(core, *requests)
+    return num_rows
+
+
+def test_a_choice_without_a_place_finds_the_prompt_when_it_has_one(decoder: Decoder) -> None:
+    for salt in (SALT, None):
+        core = make_core(decoder, max_num_seqs=1, max_draft_tokens=0)
+        request = make_request("r", SYSTEM, n=2, cache_salt=salt, max_tokens=1)
+        assert num_rows_of(core, request) == len(SYSTEM) + len(SYSTEM) - 48
+
+
+def test_requests_at_once_compute_their_common_beginning_once(decoder: Decoder) -> None:
+    core = make_core(decoder, max_num_seqs=16, num_blocks=200, max_draft_tokens=0)
     requests = [
         make_request(f"r{i}", SYSTEM * 4 + bytes([i]), cache_salt=SALT, max_tokens=2) for i in range(16)
     ]
-    run(core, *requests)
-    assert num_rows == 201 + 15 * (201 - 192) + 16, (
+    assert num_rows_of(core, *requests) == 201 + 15 * (201 - 192) + 16, (
         "one whole prompt, the ends of the others, and a token each"
     )
 

@@ -158,6 +158,19 @@ class TestFound:
             compute(scheduler, again)
             assert again.num_cached == 4
 
+    def test_what_an_accepted_draft_filled_last_is_found(self) -> None:
+        scheduler = make_scheduler()
+        first = make_sequence(0, SYSTEM[:6])
+        scheduler.add(first)
+        step(scheduler)
+        for token_id in (2, 3):  # what the core does where a draft holds
+            first.append(token_id)
+            first.num_computed += 1
+        scheduler.remove(first)
+        again = make_sequence(1, [*SYSTEM[:6], 1, 2, 3, 4])
+        compute(scheduler, again)
+        assert again.num_cached == 8
+
     @pytest.mark.parametrize("change", [0, 3, 5, 11])
     def test_a_block_is_found_only_after_the_same_beginning(self, change: int) -> None:
         scheduler = make_scheduler()
