@@ -155,7 +155,13 @@ class FakeBackend:
         return generation
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
+        self,
+        request: FimCompletionRequest,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
+        approve: Approve,
     ) -> FakeGeneration:
         """Answer as to a message of both texts."""
         chat = ChatCompletionRequest.model_validate(
@@ -171,7 +177,7 @@ class FakeBackend:
             NO_ATTACHMENTS,
             request_id=request_id,
             temperature=temperature,
-            cache_scope="",
+            cache_scope=cache_scope,
             approve=approve,
         )
 

@@ -143,6 +143,7 @@ def make_core(
     max_step_tokens: int = 32,
     image_cache_tokens: int = 1000,
     max_draft_tokens: int = 32,
+    prefix_cache: bool = True,
     vocabulary: Vocabulary = VOCABULARY,
 ) -> EngineCore:
     """Make an engine core with a cache of its own around a model."""
@@ -154,6 +155,7 @@ def make_core(
         block_size=block_size,
         image_cache_tokens=image_cache_tokens,
         max_draft_tokens=max_draft_tokens,
+        prefix_cache=prefix_cache,
     )
     cache = KVCache(
         network.config, num_blocks=num_blocks, block_size=block_size, dtype=network.decoder.dtype, device=CPU
@@ -167,6 +169,7 @@ def make_request(
     *,
     n: int = 1,
     prediction: ListOf[int] | bytes = b"",
+    cache_salt: bytes | None = None,
     **params: Any,
 ) -> AddRequest:
     """Make a request; greedy and of 16 tokens unless told otherwise."""
@@ -176,6 +179,7 @@ def make_request(
         params=SamplingParams(**{"max_tokens": 16, **params}),
         n=n,
         prediction_token_ids=list(prediction),
+        cache_salt=cache_salt,
     )
 
 

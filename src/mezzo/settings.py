@@ -295,6 +295,11 @@ class Settings(BaseModel):
         default=16384,
         description="Tokens of images whose encodings are kept: a picture that comes again is not encoded again.",
     )
+    prefix_cache: bool = Field(
+        default=True,
+        description="Keep what was computed of prompts and answers in the KV cache until its room is needed, and use "
+        "it for requests of the same workspace that begin alike.",
+    )
     max_queue: Annotated[int, Field(ge=0)] = Field(
         default=256, description="Most requests that wait for a place; further ones are answered 503."
     )

@@ -19,7 +19,7 @@ from mezzo.weights.folder import CheckpointFolder
 
 def make_backend(folder: Path) -> EmbeddedBackend:
     client = EngineClient(EngineConfig(folder=str(folder)), max_queue=1, start_timeout_s=1)
-    return EmbeddedBackend(CheckpointFolder(folder, "tiny", "tiny"), client)
+    return EmbeddedBackend(CheckpointFolder(folder, "tiny", "tiny"), client, cache_secret=b"secret")
 
 
 def write_folder(folder: Path, raw: dict[str, Any]) -> Path:

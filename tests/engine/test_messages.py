@@ -43,6 +43,9 @@ STATS = EngineStats(
     num_accepted_tokens=11,
     num_image_hits=8,
     num_image_misses=9,
+    num_prefix_hits=12,
+    num_prefix_misses=13,
+    num_cached_tokens=14,
 )
 TO_ENGINE: list[ToEngine] = [
     Start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mezzo.engine.blocks import BlockPool
+from mezzo.engine.drafts import Draft
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.scheduler import Scheduler, SchedulerOutput
 from mezzo.engine.sequence import Sequence, Status
@@ -11,8 +12,16 @@ CHUNK = 8
 BLOCK = 4
 
 
-def make_scheduler(*, num_blocks: int = 100, max_num_seqs: int = 8) -> Scheduler:
-    return Scheduler(BlockPool(num_blocks, BLOCK), max_num_seqs=max_num_seqs, max_step_tokens=CHUNK)
+def make_scheduler(
+    *, num_blocks: int = 100, max_num_seqs: int = 8, max_draft_tokens: int = 0, caches_prefixes: bool = False
+) -> Scheduler:
+    return Scheduler(
+        BlockPool(num_blocks, BLOCK),
+        max_num_seqs=max_num_seqs,
+        max_step_tokens=CHUNK,
+        max_draft_tokens=max_draft_tokens,
+        caches_prefixes=caches_prefixes,
+    )
 
 
 def make_sequence(arrival: int, num_prompt: int, *, index: int = 0, num_siblings: int = 0) -> Sequence:
@@ -115,6 +124,24 @@ class TestAdmission:
 
 
 class TestPreemption:
+    def test_nobody_is_admitted_in_a_step_that_took_blocks_back(self) -> None:
+        """The later one holds blocks for its guesses: with those it would have room again at once."""
+
+        class Guesser:
+            def propose(self, most: int, num_running: int) -> Draft:
+                return Draft((0,) * most)
+
+        scheduler = make_scheduler(num_blocks=6, max_draft_tokens=16)
+        old, new = make_sequence(0, 4), make_sequence(1, 4)
+        new.drafter = Guesser()  # type: ignore[assignment]
+        scheduler.add(old)
+        scheduler.add(new)
+        while scheduler.num_preemptions == 0:
+            last = step(scheduler)
+        assert last.preempted == [new]
+        assert work(last) == [("0", 1)]
+        assert work(step(scheduler)) == [("0", 1), ("1", CHUNK)]
+
     def test_the_latest_gives_its_blocks_to_an_older_one_and_keeps_its_tokens(self) -> None:
         scheduler = make_scheduler(num_blocks=4)
         old, new = make_sequence(0, 6), make_sequence(1, 2)
@@ -211,6 +238,29 @@ class TestFork:
         assert scheduler.fork(self.prefilled(scheduler, 6), sibling) is None
         assert list(scheduler.waiting) == [sibling]
         scheduler.check_integrity()
+
+    def test_a_queued_sibling_finds_the_prompt_s_full_blocks(self) -> None:
+        scheduler = make_scheduler(max_num_seqs=1, caches_prefixes=True)
+        first = self.prefilled(scheduler, 10)
+        sibling = make_sequence(0, 10, index=1)
+        scheduler.fork(first, sibling)
+        scheduler.remove(first)
+        assert work(step(scheduler)) == [("0", 2)]
+
+    def test_both_go_on_to_publish_what_they_fill(self) -> None:
+        scheduler = make_scheduler(caches_prefixes=True)
+        first = self.prefilled(scheduler, 10)
+        sibling = make_sequence(0, 10, index=1)
+        scheduler.fork(first, sibling)
+        for token_id in range(5):
+            first.append(token_id)
+            sibling.append(token_id + 1)
+            for item in scheduler.schedule().scheduled:
+                scheduler.advance(item)
+            scheduler.check_integrity()
+        assert first.num_published == sibling.num_published == 3
+        assert first.block_table[:2] == sibling.block_table[:2]
+        assert first.block_table[2] != sibling.block_table[2]
 
     def test_a_queued_sibling_stands_before_later_requests(self) -> None:
         scheduler = make_scheduler(max_num_seqs=1)

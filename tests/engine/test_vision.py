@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from mezzo.engine.config import Vocabulary
@@ -155,6 +156,21 @@ def test_a_second_turn_about_a_picture_does_not_encode_it_again(network: Network
     second = ask(core, b"What is ", make_pixels(3, 5), b"?" + first.encode()[:4] + b"Sure?")
     assert (core.stats.num_image_misses, core.stats.num_image_hits) == (1, 1)
     assert len(second) == NUM_ANSWER_TOKENS
+
+
+def test_a_picture_in_a_cached_prompt_is_not_looked_at_again_and_another_is(network: Network) -> None:
+    """All have the same size, so that only the content tells their tokens apart."""
+    core = make_core(network, vocabulary=LATIN, block_size=8)
+    for seed in (0, 1, 2, 0, 1, 2):
+        content = (b"What is ", make_pixels(3, 5, seed), b"? And who are you?")
+        request = structs.replace(make_request(*content), cache_salt=b"salt")
+        assert run(core, request).texts["r", 0] == answer_at_once(network, *content)
+    assert core.stats.num_prefix_misses == 1
+    assert core.stats.num_prefix_hits == 5
+    assert core.stats.num_cached_tokens == 2 * 8 + 3 * 40, (
+        "the words before the picture, and then all full blocks"
+    )
+    assert (core.stats.num_image_misses, core.stats.num_image_hits) == (3, 0)
 
 
 def test_many_requests_at_once_on_little_room(network: Network) -> None:

@@ -2,28 +2,52 @@
 
 A model of the core without tensors: every computed row gives a token, and sequences end at lengths that were drawn
 before. Operations are drawn too: requests arrive and are aborted between any two steps.
+
+The KV cache is modelled too, as what each of its slots stands for: a token after all those before it, and the images
+and the workspace that they were computed for. Whoever runs must find in its blocks what it would have computed itself.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence as ListOf
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mezzo.engine.blocks import BlockPool
+from mezzo.engine.drafts import Draft
 from mezzo.engine.images import SequenceImage
 from mezzo.engine.sampling_params import SamplingParams
 from mezzo.engine.scheduler import ScheduledSequence, Scheduler, SchedulerOutput
 from mezzo.engine.sequence import Sequence, Status
 
+SALTS = [b"one workspace", b"another"]
+
+
+class Guesser:
+    """A drafter that is right every other time."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def propose(self, most: int, num_running: int) -> Draft:
+        return Draft(tuple(self._rng.choices([0, 1], k=self._rng.randint(0, max(0, most)))))
+
 
 @dataclass
 class Life:
-    """A scheduler, and what each sequence in it is meant to become."""
+    """A scheduler, and what each sequence in it is meant to become.
+
+    slots   what block and offset stand for
+    """
 
     scheduler: Scheduler
     max_length: int
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    slots: dict[tuple[int, int], int] = field(default_factory=dict)
     num_wanted: dict[tuple[int, int], int] = field(default_factory=dict)
     alive: dict[tuple[int, int], Sequence] = field(default_factory=dict)
     num_layers_run: dict[bytes, int] = field(default_factory=dict)
@@ -43,15 +67,20 @@ class Life:
         return sequence
 
     def _make(self, arrival: int, index: int, num_prompt: int, num_siblings: int) -> Sequence:
+        # Few tokens, so that many prompts begin alike, and some as others' answers go on.
+        prompt = [num_prompt // 6 % 2 if place < 3 else place // 9 % 2 for place in range(num_prompt)]
         sequence = Sequence(
             request_id=str(arrival),
             index=index,
-            prompt_token_ids=[0] * num_prompt,
+            prompt_token_ids=prompt,
             params=SamplingParams(),
             seed=0,
             arrival=(arrival, index),
             num_siblings=num_siblings,
             images=_images(num_prompt),
+            drafter=Guesser(self.rng),  # type: ignore[arg-type]
+            room=self.num_wanted[arrival, index],
+            cache_salt=SALTS[arrival % 3 // 2],
         )
         self.alive[arrival, index] = sequence
         return sequence
@@ -84,18 +113,24 @@ class Life:
             assert sequence.status is Status.RUNNING
             assert item.num_new > 0
             assert end <= sequence.num_tokens
-            assert end <= len(sequence.block_table) * scheduler.pool.block_size
+            assert end + len(item.draft) <= len(sequence.block_table) * scheduler.pool.block_size
+            self._check_what_is_read(sequence)
             is_decoding = sequence.num_completion > 0 and item.num_new == 1 and item.completes
             if not is_decoding:
                 num_prefilled += item.num_new
-                assert sequence.num_computed % scheduler.chunk == 0, "a chunk begins off its border"
+                if sequence.num_computed % scheduler.chunk:
+                    assert scheduler.prefix_cache.is_on, "a chunk begins off its border"
+                    assert sequence.num_computed % scheduler.pool.block_size == 0, "a chunk begins in a block"
                 assert end % scheduler.chunk == 0 or item.completes, "a chunk ends off its border"
                 for image in sequence.images_between(sequence.num_computed, end):
                     assert self.num_layers_run[image.key] == image.num_layers, "computed before it is encoded"
         assert num_prefilled <= scheduler.chunk, "a step longer than promised"
         self._check_that_shared_blocks_are_not_written(chosen)
+        for item in output.scheduled:
+            self._write(item)
         self._commit([(item, item.completes) for item in output.scheduled])
         scheduler.check_integrity()
+        self._check_that_chains_are_found_from_their_beginning()
 
     def _check_that_shared_blocks_are_not_written(self, chosen: list[Sequence]) -> None:
         written = [
@@ -106,6 +141,33 @@ class Life:
         holders = [block for s in self.scheduler.running for block in s.block_table]
         for block in written:
             assert holders.count(block) == 1, f"block {block} is written and shared"
+            assert not self.scheduler.pool.is_published(block), f"block {block} is written and can be found"
+
+    def _check_what_is_read(self, sequence: Sequence) -> None:
+        found = [self.slots.get(self._slot(sequence, place)) for place in range(sequence.num_computed)]
+        assert found == _meanings(sequence)[: sequence.num_computed], f"{sequence} reads what is not its own"
+
+    def _slot(self, sequence: Sequence, place: int) -> tuple[int, int]:
+        block, offset = divmod(place, self.scheduler.pool.block_size)
+        return sequence.block_table[block], offset
+
+    def _write(self, item: ScheduledSequence) -> None:
+        sequence, start = item.sequence, item.sequence.num_computed
+        meanings = _meanings(sequence, item.draft.token_ids)
+        for place in range(start, start + item.num_new + len(item.draft)):
+            self.slots[self._slot(sequence, place)] = meanings[place]
+
+    def _fork(self, sequence: Sequence, sibling: Sequence) -> None:
+        copy = self.scheduler.fork(sequence, sibling)
+        if copy is not None:
+            for offset in range(self.scheduler.pool.block_size):
+                if (copy[0], offset) in self.slots:
+                    self.slots[copy[1], offset] = self.slots[copy[0], offset]
+
+    def _check_that_chains_are_found_from_their_beginning(self) -> None:
+        for sequence in self.alive.values():
+            found = [self.scheduler.pool.num_found([key]) for key in sequence.block_keys]
+            assert found == sorted(found, reverse=True), f"{sequence}: {found}"
 
     def _run_encodings(self, output: SchedulerOutput) -> None:
         for key in output.dropped_images:
@@ -116,19 +178,40 @@ class Life:
     def _commit(self, computed: list[tuple[ScheduledSequence, bool]]) -> None:
         for item, _ in computed:
             self.scheduler.advance(item)
-        ready = [item.sequence for item, completes in computed if completes]
-        for sequence in list(ready):
+        ready = [(item.sequence, item.draft.token_ids) for item, completes in computed if completes]
+        for sequence, _ in list(ready):
             for index in range(1, sequence.num_siblings + 1):
                 sibling = self._make(sequence.arrival[0], index, sequence.num_prompt, 0)
-                self.scheduler.fork(sequence, sibling)
+                self._fork(sequence, sibling)
                 if sibling.num_computed:
-                    ready.append(sibling)
+                    ready.append((sibling, ()))
             sequence.num_siblings = 0
-        for sequence in ready:
-            sequence.append(1)
+        for sequence, draft in ready:
+            self._extend(sequence, draft)
+
+    def _extend(self, sequence: Sequence, draft: ListOf[int]) -> None:
+        """Add what comes next, and what comes after it as long as the draft holds."""
+        for place in range(len(draft) + 1):
+            token_id = _meanings(sequence)[-1] // 7 % 2  # a function of all before it, as of a greedy model
+            sequence.append(token_id)
             if sequence.num_completion == self.num_wanted[sequence.arrival]:
                 self.scheduler.remove(sequence)
                 del self.alive[sequence.arrival]
+                return
+            if place == len(draft) or draft[place] != token_id:
+                return
+            sequence.num_computed += 1
+
+
+def _meanings(sequence: Sequence, more: ListOf[int] = ()) -> list[int]:
+    """Return what each position of a sequence stands for, that of a draft included."""
+    meanings = [crc32(sequence.cache_salt)]  # not hash(): the same in each process
+    for place, token_id in enumerate([*sequence.tokens_between(0, sequence.num_tokens), *more]):
+        images = tuple(
+            (crc32(image.key), place - image.start) for image in sequence.images_between(place, place + 1)
+        )
+        meanings.append(hash((meanings[-1], token_id, images)))
+    return meanings[1:]
 
 
 def _images(num_prompt: int) -> tuple[SequenceImage, ...]:
@@ -154,6 +237,7 @@ ARRIVE = st.tuples(
 )
 ABORT = st.tuples(st.just("abort"), st.integers(0, 30), st.just(0), st.just(0))
 STEP = st.tuples(st.just("step"), st.integers(1, 6), st.just(0), st.just(0))
+OPERATIONS = st.lists(st.one_of(ARRIVE, STEP, ABORT), max_size=25)
 
 
 @settings(max_examples=150, deadline=None)
@@ -163,7 +247,10 @@ STEP = st.tuples(st.just("step"), st.integers(1, 6), st.just(0), st.just(0))
     max_num_seqs=st.integers(1, 5),
     max_image_tokens=st.integers(0, 60),
     chunk=st.integers(1, 20),
-    operations=st.lists(st.one_of(ARRIVE, STEP, ABORT), max_size=25),
+    max_draft_tokens=st.sampled_from([0, 3, 10]),
+    caches_prefixes=st.booleans(),
+    seed=st.integers(0, 100),
+    operations=OPERATIONS,
 )
 def test_every_sequence_ends_and_the_books_always_balance(
     num_blocks: int,
@@ -171,13 +258,57 @@ def test_every_sequence_ends_and_the_books_always_balance(
     max_num_seqs: int,
     max_image_tokens: int,
     chunk: int,
+    max_draft_tokens: int,
+    caches_prefixes: bool,
+    seed: int,
     operations: list[tuple[str, int, int, int]],
 ) -> None:
     pool = BlockPool(num_blocks, block_size)
     scheduler = Scheduler(
-        pool, max_num_seqs=max_num_seqs, max_step_tokens=chunk, max_image_tokens=max_image_tokens
+        pool,
+        max_num_seqs=max_num_seqs,
+        max_step_tokens=chunk,
+        max_image_tokens=max_image_tokens,
+        max_draft_tokens=max_draft_tokens,
+        caches_prefixes=caches_prefixes,
     )
-    life = Life(scheduler, max_length=num_blocks * block_size)
+    life = Life(scheduler, max_length=num_blocks * block_size, rng=random.Random(seed))
+    live_to_the_end(life, operations)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    num_blocks=st.integers(8, 40),
+    block_size=st.integers(1, 4),
+    max_num_seqs=st.integers(2, 5),
+    chunk=st.integers(3, 20),
+    max_draft_tokens=st.sampled_from([0, 6]),
+    seed=st.integers(0, 100),
+    operations=st.lists(st.one_of(ARRIVE, ARRIVE, STEP, ABORT), min_size=8, max_size=25),
+)
+def test_what_is_found_is_what_would_have_been_computed(
+    num_blocks: int,
+    block_size: int,
+    max_num_seqs: int,
+    chunk: int,
+    max_draft_tokens: int,
+    seed: int,
+    operations: list[tuple[str, int, int, int]],
+) -> None:
+    """Many requests that begin alike, and room for some of what they leave behind."""
+    scheduler = Scheduler(
+        BlockPool(num_blocks, block_size),
+        max_num_seqs=max_num_seqs,
+        max_step_tokens=chunk,
+        max_image_tokens=30,
+        max_draft_tokens=max_draft_tokens,
+        caches_prefixes=True,
+    )
+    live_to_the_end(Life(scheduler, max_length=num_blocks * block_size, rng=random.Random(seed)), operations)
+
+
+def live_to_the_end(life: Life, operations: list[tuple[str, int, int, int]]) -> None:
+    scheduler, chunk = life.scheduler, life.scheduler.chunk
     for name, first, second, third in operations:
         if name == "arrive" and life.max_length > 1:
             life.arrive(first, second, third)
@@ -195,7 +326,7 @@ def test_every_sequence_ends_and_the_books_always_balance(
         life.step()
     assert not life.alive, f"still there after {bound} steps: {list(life.alive.values())}"
     assert not scheduler.has_work
-    assert pool.num_free == num_blocks
+    assert scheduler.pool.num_free == scheduler.pool.num_blocks
     scheduler.image_cache.check_integrity([])
 
 

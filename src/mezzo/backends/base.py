@@ -44,6 +44,9 @@ class BackendStats:
     num_draft_tokens, num_accepted_tokens
                                       tokens that were guessed, and those of them that were right
     num_image_hits, num_image_misses  images whose encoding was there already, and that were encoded
+    num_prefix_hits, num_prefix_misses
+                                      requests whose prompts began with what was in the cache, and those whose did not
+    num_cached_tokens                 tokens of prompts that were there
     """
 
     num_running: int = 0
@@ -56,6 +59,9 @@ class BackendStats:
     num_accepted_tokens: int = 0
     num_image_hits: int = 0
     num_image_misses: int = 0
+    num_prefix_hits: int = 0
+    num_prefix_misses: int = 0
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,9 +226,15 @@ class Backend(Protocol):
         """
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
+        self,
+        request: FimCompletionRequest,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
+        approve: Approve,
     ) -> Generation:
         """Admit a request to fill in the middle; only weights with the capability `completion_fim` are asked.
 
-        Raises: as `submit`.
+        Arguments as of `submit`. Raises: as `submit`.
         """

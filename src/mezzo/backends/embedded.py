@@ -49,6 +49,8 @@ _ENCODE_INLINE_CHARS = 5_000
 # Prompts with images that are being encoded: each may need a gigabyte, and must leave threads to the others.
 _IMAGE_PROMPTS_AT_ONCE = 2
 _MAX_MESSAGE = 200
+# What the wire counts in, whatever blocks the engine has.
+_CACHED_TOKENS_UNIT = 64
 
 
 def make_embedded_backend(
@@ -60,8 +62,10 @@ def make_embedded_backend(
 ) -> EmbeddedBackend:
     """Make the backend of a checkpoint folder; its engine process is running, and importing, when this returns.
 
-    Raises: BackendUnavailable naming what the checkpoint has that is not supported.
+    Raises: BackendUnavailable naming what the checkpoint has that is not supported; mezzo.kit.secrets.MachineKeyError,
+    OSError for the installation's secret.
     """
+    secret = settings.resolve_secret_key()
     config = EngineConfig(
         folder=str(folder.path),
         device=settings.device,
@@ -74,6 +78,7 @@ def make_embedded_backend(
         block_size=settings.block_size,
         max_draft_tokens=settings.max_draft_tokens,
         image_cache_tokens=settings.image_cache_tokens,
+        prefix_cache=settings.prefix_cache,
     )
     client = EngineClient(
         config,
@@ -83,9 +88,16 @@ def make_embedded_backend(
         launch=launch,
     )
     client.spawn()
+    from mezzo.kit.sealing import derived_key  # noqa: PLC0415  slow, while the engine process imports too
+
     try:
-        limits = ImageLimits(max_bytes=settings.max_image_bytes)
-        return EmbeddedBackend(folder, client, limits, fills_in=settings.fim)
+        return EmbeddedBackend(
+            folder,
+            client,
+            ImageLimits(max_bytes=settings.max_image_bytes),
+            cache_secret=derived_key(secret, "cache scopes"),
+            fills_in=settings.fim,
+        )
     except (UnsupportedCheckpoint, UnsupportedTokenizer) as error:
         raise BackendUnavailable(f"{folder.name}: {error}") from error
 
@@ -101,16 +113,19 @@ class EmbeddedBackend:
         client: EngineClient,
         image_limits: ImageLimits | None = None,
         *,
+        cache_secret: bytes,
         fills_in: bool = False,
     ) -> None:
         """Make the backend of a checkpoint whose engine is not loaded yet.
 
         image_limits   of images that are decoded, None for the defaults
+        cache_secret   makes a salt of a cache's scope that nobody else can make
         fills_in       the weights were trained to fill in the middle
 
         Raises: UnsupportedCheckpoint, UnsupportedTokenizer.
         """
         self._folder = folder
+        self._cache_secret = cache_secret
         self._fills_in = fills_in
         self._client = client
         self._model_config = ModelConfig.from_folder(Path(folder.path))
@@ -166,6 +181,9 @@ class EmbeddedBackend:
             num_accepted_tokens=stats.num_accepted_tokens if stats else 0,
             num_image_hits=stats.num_image_hits if stats else 0,
             num_image_misses=stats.num_image_misses if stats else 0,
+            num_prefix_hits=stats.num_prefix_hits if stats else 0,
+            num_prefix_misses=stats.num_prefix_misses if stats else 0,
+            num_cached_tokens=stats.num_cached_tokens if stats else 0,
         )
 
     def engine_counts(self) -> list[EngineCounts]:
@@ -219,16 +237,18 @@ class EmbeddedBackend:
             max_tokens=request.max_tokens,
             stop=request.stop_strings,
         )
+        salt = self._salt(cache_scope)
         message = AddRequest(
             request_id=request_id,
             prompt_token_ids=prompt.token_ids,
             params=params,
             n=request.num_choices,
-            images=await self._image_inputs(prompt.images, cache_scope),
+            images=await self._image_inputs(prompt.images, salt),
             prediction_token_ids=prediction,
             grammar=grammar.text if grammar is not None else None,
             unique_items=grammar.unique_items if grammar is not None else None,
             begun_with=grammar.begun_with.encode() if grammar is not None else b"",
+            cache_salt=salt,
         )
         parsers = [self._encoder.output_parser(request) for _ in range(request.num_choices)]
         await approve(len(prompt.token_ids), self._most_completion_tokens(message))
@@ -237,7 +257,13 @@ class EmbeddedBackend:
         )
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
+        self,
+        request: FimCompletionRequest,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
+        approve: Approve,
     ) -> EmbeddedGeneration:
         suffix = request.suffix or ""
         num_chars = len(request.prompt) + len(suffix)
@@ -250,9 +276,17 @@ class EmbeddedBackend:
             max_tokens=request.max_tokens,
             stop=request.stop_strings,
         )
-        message = AddRequest(request_id=request_id, prompt_token_ids=prompt, params=params)
+        message = AddRequest(
+            request_id=request_id,
+            prompt_token_ids=prompt,
+            params=params,
+            cache_salt=self._salt(cache_scope),
+        )
         await approve(len(prompt), self._most_completion_tokens(message))
         return await self._begin(message, [PlainParser()], prediction=None)
+
+    def _salt(self, cache_scope: str) -> bytes:
+        return hashlib.blake2b(cache_scope.encode(), digest_size=32, key=self._cache_secret).digest()
 
     def _most_completion_tokens(self, message: AddRequest) -> int:
         room = self.info.max_context_length - len(message.prompt_token_ids)
@@ -318,10 +352,10 @@ class EmbeddedBackend:
             raise ContextOverflow(num_tokens, self.info.max_context_length)
 
     @staticmethod
-    async def _image_inputs(images: tuple[PlacedImage, ...], cache_scope: str) -> tuple[ImageInput, ...]:
+    async def _image_inputs(images: tuple[PlacedImage, ...], salt: bytes) -> tuple[ImageInput, ...]:
         if not images:
             return ()
-        return await asyncio.to_thread(lambda: tuple(_image_input(placed, cache_scope) for placed in images))
+        return await asyncio.to_thread(lambda: tuple(_image_input(placed, salt) for placed in images))
 
     def _check_length(self, num_prompt: int, max_tokens: int | None, num_predicted: int) -> None:
         """Refuse what does not fit: nothing is ever cut. At least one token must have room."""
@@ -353,7 +387,7 @@ class EmbeddedGeneration:
         self.num_prompt_tokens = len(stream.request.prompt_token_ids)
         self.num_image_tokens = sum(image.num_tokens for image in stream.request.images)
         self.prediction = prediction
-        self.num_cached_tokens = 0  # nothing is reused between requests yet
+        self.num_cached_tokens = 0
         self.is_estimated = False
 
     @property
@@ -372,6 +406,7 @@ class EmbeddedGeneration:
         self._client.abort(self._stream.request.request_id)
 
     def _event(self, output: SequenceOutput) -> GenerationEvent:
+        self.num_cached_tokens = output.num_cached_tokens - output.num_cached_tokens % _CACHED_TOKENS_UNIT
         if self.prediction is not None:
             self.prediction.num_accepted += output.num_accepted
             self.prediction.num_rejected += output.num_rejected
@@ -407,13 +442,11 @@ def check_agreement(config: ModelConfig, encoder: PromptEncoder) -> None:
         )
 
 
-def _image_input(placed: PlacedImage, cache_scope: str) -> ImageInput:
+def _image_input(placed: PlacedImage, salt: bytes) -> ImageInput:
     image = placed.image
     height, width, _ = image.pixels.shape
-    scope = hashlib.blake2b(cache_scope.encode(), digest_size=hashlib.blake2b.SALT_SIZE).digest()
-    key = hashlib.blake2b(image.digest, digest_size=32, salt=scope)
     return ImageInput(
-        key=key.digest(),
+        key=hashlib.blake2b(image.digest, digest_size=32, key=salt).digest(),
         start=placed.start,
         num_tokens=placed.num_tokens,
         height=height,

@@ -22,6 +22,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_draft_tokens   guessed tokens that a step may check, for all sequences together; 0 guesses nothing
     image_cache_tokens tokens of images whose embeddings are kept after use, so that a picture that comes again is not
                        encoded again
+    prefix_cache       whether computed blocks are found again by requests with the same salt that begin alike
     """
 
     folder: str
@@ -35,6 +36,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     block_size: int = 64
     max_draft_tokens: int = 32
     image_cache_tokens: int = 16384
+    prefix_cache: bool = True
 
     def __post_init__(self) -> None:
         """Raises: ValueError naming the field that is out of range."""

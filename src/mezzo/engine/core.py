@@ -37,6 +37,7 @@ class EngineCore:
             max_step_tokens=config.max_step_tokens,
             max_image_tokens=config.image_cache_tokens,
             max_draft_tokens=config.max_draft_tokens,
+            caches_prefixes=config.prefix_cache,
         )
         self.max_context_length = min(runner.decoder.config.max_seq_len, cache.num_blocks * cache.block_size)
         self._vocabulary = vocabulary
@@ -65,7 +66,7 @@ class EngineCore:
 
     @property
     def stats(self) -> EngineStats:
-        pool = self.scheduler.pool
+        pool, prefix_cache = self.scheduler.pool, self.scheduler.prefix_cache
         return EngineStats(
             num_running=len(self.scheduler.running),
             num_waiting=len(self.scheduler.waiting) + len(self._compiling),
@@ -80,6 +81,9 @@ class EngineCore:
             num_accepted_tokens=self._num_accepted_tokens,
             num_image_hits=self.scheduler.image_cache.num_hits,
             num_image_misses=self.scheduler.image_cache.num_misses,
+            num_prefix_hits=prefix_cache.num_hits,
+            num_prefix_misses=prefix_cache.num_misses,
+            num_cached_tokens=prefix_cache.num_cached_tokens,
         )
 
     def add(self, request: AddRequest) -> None:
@@ -131,6 +135,8 @@ class EngineCore:
             images=images,
             drafter=self._drafter(request.prompt_token_ids, room, request.prediction_token_ids),
             scored_from=request.scored_from,
+            # Of its own, where it shares nothing: it still finds its own blocks again when it was preempted.
+            cache_salt=secrets.token_bytes() if request.cache_salt is None else request.cache_salt,
         )
         self._num_arrivals += 1
         self._requests[request.request_id] = [first]
@@ -145,13 +151,14 @@ class EngineCore:
 
         Unknown ids are ignored: a request may end while its abort is under way.
         """
-        indices: list[int] = []
+        outputs: list[SequenceOutput] = []
         is_queued = self._compiling.pop(request_id, None) is None
         for sequence in self._requests.pop(request_id, ()):
             if is_queued:
                 self.scheduler.remove(sequence)
-            indices += range(sequence.index, sequence.index + 1 + sequence.num_siblings)
-        return [_ended(request_id, index, "abort") for index in indices]
+            for index in range(sequence.index, sequence.index + 1 + sequence.num_siblings):
+                outputs.append(_ended(request_id, index, "abort", num_cached=sequence.num_cached))
+        return outputs
 
     def step(self) -> list[SequenceOutput]:
         """Compute one step and return what it added, sequence by sequence."""
@@ -191,7 +198,8 @@ class EngineCore:
         for sequence in (row.sequence for row in rows if row.sequence.scored_from is not None):
             self._end(sequence)
             of_tokens = tuple(sequence.scores[position] for position in sorted(sequence.scores))
-            outputs.append(structs.replace(_ended(sequence.request_id, 0, "length"), scores=of_tokens))
+            ended = _ended(sequence.request_id, 0, "length", num_cached=sequence.num_cached)
+            outputs.append(structs.replace(ended, scores=of_tokens))
         return outputs
 
     def _start_masks(self, scheduled: list[ScheduledSequence]) -> StepMasks | None:
@@ -325,6 +333,7 @@ class EngineCore:
             text=text,
             num_tokens=int(token_id is not None),
             marker=marker,
+            num_cached_tokens=sequence.num_cached or 0,
             finish_reason=reason,
         )
 
@@ -360,7 +369,9 @@ class EngineCore:
             room=first.room,
             images=first.images,
             drafter=self._drafter(first.prompt_token_ids, first.room, []),
+            cache_salt=first.cache_salt,
         )
+        sibling.num_cached = first.num_cached
         sibling.grammar = first.grammar.copy() if first.grammar is not None else None
         self._requests[first.request_id].append(sibling)
         return sibling
@@ -373,5 +384,14 @@ def _check_scored(request: AddRequest) -> None:
         raise ValueError("scored_from must be the position of a token that has one before it")
 
 
-def _ended(request_id: str, index: int, reason: FinishReason) -> SequenceOutput:
-    return SequenceOutput(request_id=request_id, index=index, text="", num_tokens=0, finish_reason=reason)
+def _ended(
+    request_id: str, index: int, reason: FinishReason, *, num_cached: int | None = None
+) -> SequenceOutput:
+    return SequenceOutput(
+        request_id=request_id,
+        index=index,
+        text="",
+        num_tokens=0,
+        num_cached_tokens=num_cached or 0,
+        finish_reason=reason,
+    )

@@ -54,6 +54,8 @@ class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
                  there on is after those before it; `n` is 1 then and `max_tokens` 0
     unique_items the JSON Schema of the answer, where `uniqueItems` in it must hold beside `grammar`
     begun_with   the end of the prompt that is the beginning of the answer already
+    cache_salt   a secret; only requests with the same one find what the others have computed, so that nobody can tell
+                 by the time an answer takes what others have sent. None: this request shares nothing with any other
     """
 
     request_id: str
@@ -66,6 +68,7 @@ class AddRequest(msgspec.Struct, frozen=True, tag="add", kw_only=True):
     grammar: str | None = None
     unique_items: str | None = None
     begun_with: bytes = b""
+    cache_salt: bytes | None = None
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -112,6 +115,9 @@ class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
     scores   of the request's tokens from `scored_from` on, with the last output
     num_accepted, num_rejected
              tokens of the request's prediction that this step tried, and that were the answer's or not
+    num_cached_tokens
+             tokens of the request's prompt that were found in the prefix cache, the same in all its outputs; 0 where it
+             was not begun
     `abort` stands for a sequence that was taken out on request, `error` for one without a valid next token.
     """
 
@@ -122,6 +128,7 @@ class SequenceOutput(msgspec.Struct, frozen=True, kw_only=True):
     marker: int | None = None
     num_accepted: int = 0
     num_rejected: int = 0
+    num_cached_tokens: int = 0
     scores: tuple[TokenScore, ...] = ()
     finish_reason: FinishReason | None = None
 
@@ -134,6 +141,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
                       tokens that were guessed, and those that were right
     num_image_hits, num_image_misses
                       images of prompts whose embeddings were there already, and that were encoded
+    num_prefix_hits, num_prefix_misses, num_cached_tokens
+                      requests that began with a prompt whose beginning was in the prefix cache, and those that did not;
+                      tokens of prompts that were found there
     """
 
     num_running: int
@@ -149,6 +159,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_accepted_tokens: int
     num_image_hits: int
     num_image_misses: int
+    num_prefix_hits: int
+    num_prefix_misses: int
+    num_cached_tokens: int
 
 
 class StepDone(msgspec.Struct, frozen=True, tag="step"):

@@ -10,8 +10,12 @@ since no sequence may be longer than the whole cache, every sequence ends.
 A chunk that holds an image waits until the image is encoded. Encoding is scheduled like prompt tokens, out of the same
 budget: as many layers of the vision encoder as cost what the rest of a chunk would, and at least one.
 
-Chunks begin at multiples of `chunk` whatever else is in the step. So the shape of the arithmetic that a prompt goes
-through does not depend on its neighbours.
+What is in the prefix cache is not computed. A newcomer whose next block is about to be computed by a running sequence
+stays in the queue for this step, and others may pass it: it waits only for sequences that run, and those that come
+later and share the block wait with it, so that it is the next to compute what is still missing then.
+
+Chunks end at multiples of `chunk`, and begin there or where the prefix cache ends, whatever else is in the step. So the
+shape of the arithmetic that a prompt goes through does not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from mezzo.engine.blocks import BlockPool
 from mezzo.engine.drafts import NO_DRAFT, Draft
 from mezzo.engine.images import ImageCache, SequenceImage
+from mezzo.engine.prefix_cache import PrefixCache
 from mezzo.engine.sequence import Sequence, Status
 
 
@@ -75,8 +80,10 @@ class Scheduler:
         max_step_tokens: int,
         max_image_tokens: int = 0,
         max_draft_tokens: int = 0,
+        caches_prefixes: bool = False,
     ) -> None:
         self.pool = pool
+        self.prefix_cache = PrefixCache(pool, is_on=caches_prefixes)
         self.image_cache = ImageCache(max_image_tokens)
         self.max_num_seqs = max_num_seqs
         self.chunk = max_step_tokens
@@ -119,7 +126,7 @@ class Scheduler:
         if self.max_draft_tokens:
             output.scheduled = [replace(item, draft=self._draft(item.sequence)) for item in output.scheduled]
         budget: float = self.chunk
-        for sequence in self._prefills():
+        for sequence in self._prefills(output):
             num_new = self._next_chunk(sequence)
             budget = self._encode_images(sequence, num_new, budget, output)
             if num_new > budget:
@@ -133,6 +140,7 @@ class Scheduler:
         """Note that a step has computed `item`, its draft left out."""
         sequence = item.sequence
         sequence.num_computed += item.num_new
+        self.prefix_cache.publish(sequence)
         for image in [image for image in sequence.held_images if image.end <= sequence.num_computed]:
             sequence.held_images.remove(image)
             self.image_cache.release(image)
@@ -153,6 +161,8 @@ class Scheduler:
         own = self.pool.allocate(len(tail))
         sibling.block_table = shared + own
         sibling.num_computed = sequence.num_computed
+        sibling.block_keys = sequence.block_keys[:num_full]
+        sibling.num_published = sequence.num_published
         self._start(sibling)
         return (tail[0], own[0]) if tail else None
 
@@ -162,6 +172,7 @@ class Scheduler:
             assert sequence.status is Status.RUNNING, sequence
             held = len(sequence.block_table) * self.pool.block_size
             assert held >= sequence.num_computed, f"{sequence} holds {held} positions"
+            self.prefix_cache.check_integrity(sequence)
         for sequence in self.waiting:
             assert sequence.status is Status.WAITING, sequence
             assert not sequence.block_table, f"{sequence} waits with blocks"
@@ -209,19 +220,26 @@ class Scheduler:
                 return 0
         return budget
 
-    def _prefills(self) -> Iterator[Sequence]:
+    def _prefills(self, output: SchedulerOutput) -> Iterator[Sequence]:
         """Yield sequences with a prompt to compute: those that have begun, then newcomers as they fit."""
         for sequence in list(self.running):
             if not self._is_decoding(sequence):
                 yield sequence
-        while self.waiting and len(self.running) < self.max_num_seqs:
-            sequence = self.waiting[0]
+        if output.preempted:
+            return  # what was taken back from one is not for another, nor for the same one again
+        for sequence in list(self.waiting):
+            if len(self.running) >= self.max_num_seqs:
+                return
+            found = self.prefix_cache.find(sequence, self.running)
+            if found is None:
+                continue
             # One more than the known tokens: the first decoding step must not have to preempt at once.
-            num_blocks = self.pool.blocks_for(sequence.num_tokens + 1)
-            if not self.pool.can_allocate(num_blocks):
+            num_blocks = self.pool.blocks_for(sequence.num_tokens + 1) - len(found)
+            if not self.pool.can_allocate(num_blocks, beside=found):
                 return  # nobody overtakes: a large prompt would otherwise wait for ever
-            self.waiting.popleft()
-            sequence.block_table = self.pool.allocate(num_blocks)
+            self.waiting.remove(sequence)
+            self.prefix_cache.start(sequence, found)
+            sequence.block_table += self.pool.allocate(num_blocks)
             self._start(sequence)
             yield sequence
 
@@ -257,8 +275,10 @@ class Scheduler:
         self.running.insert(position, sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        self.prefix_cache.publish(sequence)
         self.pool.release(sequence.block_table)
         sequence.block_table = []
+        sequence.num_published = 0
         sequence.num_computed = 0
         for image in sequence.held_images:
             self.image_cache.release(image)

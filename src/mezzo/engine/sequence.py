@@ -46,7 +46,12 @@ class Sequence:
     num_tokens     prompt and completion tokens known so far
     num_computed   tokens whose keys and values are in the cache; catches up with num_tokens, step by step:
                    a prompt is caught up in chunks, a decoding sequence is always one behind
-    block_table    blocks that hold the computed tokens, in order, and room for the next
+    block_table    blocks that hold the computed tokens, in order, and room for the next; between two steps any of them
+                   may become another one with the same content
+    num_published  blocks, from the first on, that the prefix cache lets others find
+    block_keys     of the blocks that the known tokens fill, as far as they were needed; see `prefix_cache`
+    cache_salt     sequences find blocks of those with the same salt
+    num_cached     tokens of the prompt that were found in the cache when it was begun; None before
     arrival        number of the request, then index of the choice: the order of service
     num_siblings   further choices that will fork from this one when its prompt is computed
     images         of the prompt, in its order
@@ -72,6 +77,7 @@ class Sequence:
         images: tuple[SequenceImage, ...] = (),
         drafter: Drafter | None = None,
         scored_from: int | None = None,
+        cache_salt: bytes = b"",
     ) -> None:
         self.request_id = request_id
         self.index = index
@@ -83,6 +89,7 @@ class Sequence:
         self.images = images
         self.drafter = drafter
         self.scored_from = scored_from
+        self.cache_salt = cache_salt
         self.scores: dict[int, TokenScore] = {}
         self.grammar: GrammarState | None = None
         self.held_images: list[SequenceImage] = []
@@ -91,6 +98,9 @@ class Sequence:
         self.num_prompt = len(prompt_token_ids)
         self.num_computed = 0
         self.block_table: list[int] = []
+        self.num_published = 0
+        self.block_keys: list[bytes] = []
+        self.num_cached: int | None = None
         self.finish_reason: FinishReason | None = None
         self._token_ids = list(prompt_token_ids)
         self._completion_counts: Counter[int] = Counter()
@@ -102,6 +112,11 @@ class Sequence:
     @property
     def num_completion(self) -> int:
         return len(self._token_ids) - self.num_prompt
+
+    @property
+    def num_reusable(self) -> int:
+        """The most tokens that need not be computed if they were before; logits are wanted of the one after them."""
+        return (self.num_tokens if self.scored_from is None else self.scored_from) - 1
 
     @property
     def prompt_token_ids(self) -> list[int]:

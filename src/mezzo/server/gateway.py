@@ -119,7 +119,11 @@ class Gateway:
         check_fim_features(request)
         terms, admission = self._prepare(access, request, exchange, settled, claim)
         submission = settled.backend.submit_fim(
-            request, request_id=terms.id, temperature=terms.temperature, approve=admission.approve
+            request,
+            request_id=terms.id,
+            temperature=terms.temperature,
+            cache_scope=access.workspace,
+            approve=admission.approve,
         )
         generation = await _submitted(settled.backend, submission, admission)
         if self._settings.log_prompts:

@@ -130,6 +130,14 @@ class BackendCollector(Collector):
             "Guessed tokens that were checked, and whether they held.",
             labels=["weights", "result"],
         )
+        prefixes = CounterMetricFamily(
+            "mezzo_prefix_cache_requests",
+            "Requests with a prompt whose beginning was in the KV cache (hit), and others (miss).",
+            labels=["weights", "cache"],
+        )
+        cached_tokens = CounterMetricFamily(
+            "mezzo_prefix_cache_tokens", "Tokens of prompts that were in the KV cache.", labels=["weights"]
+        )
         for backend in self._router.backends:
             labels = [backend.info.name]
             ready.add_metric(labels, float(backend.is_ready))
@@ -144,7 +152,11 @@ class BackendCollector(Collector):
             drafts.add_metric([*labels, "rejected"], stats.num_draft_tokens - stats.num_accepted_tokens)
             images.add_metric([*labels, "hit"], stats.num_image_hits)
             images.add_metric([*labels, "miss"], stats.num_image_misses)
+            prefixes.add_metric([*labels, "hit"], stats.num_prefix_hits)
+            prefixes.add_metric([*labels, "miss"], stats.num_prefix_misses)
+            cached_tokens.add_metric(labels, stats.num_cached_tokens)
         yield from (ready, waiting, running, blocks, used, preemptions, restarts, drafts, images)
+        yield from (prefixes, cached_tokens)
 
 
 class BooksCollector(Collector):

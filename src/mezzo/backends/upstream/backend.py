@@ -141,9 +141,15 @@ class UpstreamBackend:
         return await self._begin("/chat/completions", data, reader, request_id, is_stream=request.stream)
 
     async def submit_fim(
-        self, request: FimCompletionRequest, *, request_id: str, temperature: float, approve: Approve
+        self,
+        request: FimCompletionRequest,
+        *,
+        request_id: str,
+        temperature: float,
+        cache_scope: str,
+        approve: Approve,
     ) -> UpstreamGeneration:
-        """Send a request on. Raises: as `Backend.submit`."""
+        """Send a request on, as `submit` does. Raises: as `Backend.submit`."""
         counts = TokenCounts(estimated_prompt_tokens=prompt_token_estimate(request))
         body = fim_body(request, model=self._upstream.model)
         data = await _encoded(body, is_long=counts.num_prompt_tokens > _LONG_PROMPT_TOKENS)
