@@ -21,7 +21,8 @@
 
 #include "simd.h"
 
-enum { GROUP = 32, TILE = 16, ROWS_AT_ONCE = 4, ROWS_IN_CACHE = 96, PREFETCH_BYTES = 1024 };
+enum { GROUP = 32, TILE = 16, ROWS_AT_ONCE = 4, ROWS_IN_CACHE = 96 };
+enum { PREFETCH_BYTES = 1024, TASKS_OF_THREAD = 3, PRODUCTS_OF_TASK = 1 << 22 };
 enum { STORE = 0, ADD = 1, GATE = 2 };
 
 typedef struct {
@@ -323,9 +324,14 @@ void linear(
         for (int64_t row = 0; row < num_rows; row++) round_task(&p, row);
     else
         pool_run(round_task, &p, num_rows);
-    // A task is to last longer than it takes to hand it out, and all together must fill the threads.
-    p.tiles_at_once = num_rows < 8 ? 4 : 2;
-    p.chunks_of_tiles = (weights->num_outputs / TILE + p.tiles_at_once - 1) / p.tiles_at_once;
+    // Handing out a task takes about a microsecond, so there are few; but enough that the threads end together, also when
+    // one of them has lost its core for a while.
+    int64_t num_tiles = weights->num_outputs / TILE, most_tiles = num_tiles / (TASKS_OF_THREAD * pool_size());
+    int64_t rows_of_task = num_rows < ROWS_IN_CACHE ? num_rows : ROWS_IN_CACHE;
+    int64_t enough_tiles = PRODUCTS_OF_TASK / (rows_of_task * TILE * weights->num_inputs);
+    p.tiles_at_once = (most_tiles < enough_tiles ? most_tiles : enough_tiles) / 2 * 2;
+    if (p.tiles_at_once < 2) p.tiles_at_once = 2;
+    p.chunks_of_tiles = (num_tiles + p.tiles_at_once - 1) / p.tiles_at_once;
     int64_t blocks_of_rows = (num_rows + ROWS_IN_CACHE - 1) / ROWS_IN_CACHE;
     pool_run(tiles_task, &p, p.chunks_of_tiles * blocks_of_rows);
 }

@@ -23,10 +23,10 @@ enum { SPINS_FOR_WORK = 2000, SPINS_FOR_THE_LAST = 1000, MAX_TASKS = 1 << 20 };
 
 // A job in one word, so that a thread that comes late cannot take a task of another job: its number, how many tasks
 // it has, and which is next. 24, 20 and 20 bits.
-static _Atomic uint64_t job;
-static task_function job_task;
+static _Alignas(128) _Atomic uint64_t job;
+static _Alignas(128) task_function job_task;
 static void *job_context;
-static _Atomic int64_t num_done;
+static _Alignas(128) _Atomic int64_t num_done;
 
 static _Atomic int num_asleep, is_caller_asleep;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -50,14 +50,20 @@ static void wake(pthread_cond_t *condition) {
 // job's only after all tasks of this one were taken, and then the swap fails.
 static void take_tasks(void) {
     uint64_t word = atomic_load(&job);
+    int64_t num_taken = 0, num_tasks = 0;
     while (next_of(word) < tasks_of(word)) {
         task_function task = job_task;
         void *context = job_context;
         if (!atomic_compare_exchange_weak(&job, &word, word + 1)) continue;
         task(context, next_of(word));
-        if (atomic_fetch_add(&num_done, 1) + 1 == tasks_of(word) && atomic_load(&is_caller_asleep)) wake(&job_done);
+        num_taken++;
+        num_tasks = tasks_of(word);
         word = atomic_load(&job);
     }
+    // Once for all that were taken: the line that holds it travels between the cores, which takes longer than many a task.
+    // No other job can have begun in between, since this one is not done.
+    if (num_taken && atomic_fetch_add(&num_done, num_taken) + num_taken == num_tasks && atomic_load(&is_caller_asleep))
+        wake(&job_done);
 }
 
 static void *work(void *unused) {
@@ -78,6 +84,8 @@ static void *work(void *unused) {
     }
     return NULL;
 }
+
+int pool_size(void) { return num_workers + 1; }
 
 int pool_resize(int num_threads) {
     atomic_store(&is_ending, 1);

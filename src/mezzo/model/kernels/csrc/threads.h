@@ -7,6 +7,7 @@ typedef void (*task_function)(void *context, int64_t task);
 
 // Use this many threads, the caller's included. Not while tasks run. Returns 0, or an errno value.
 int pool_resize(int num_threads);
+int pool_size(void);
 
 // Run task(context, 0) to task(context, num_tasks - 1), each once, in any order, on all threads. Returns when all are
 // done. Only one caller at a time.
