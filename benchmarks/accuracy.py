@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy FOLDER [--formats bfloat16 int8 int4] [--text FILE ...] [--save]
 
-FOLDER is a converted checkpoint (`mezzo models` names nano's). Texts are the pages of docs/ unless others are named: they
-are younger than the models. They are read in windows of 1,024 tokens; the first token of a window is not counted.
+FOLDER is a converted checkpoint (`mezzo models` names nano's). Texts are the pages of docs/ unless others are named:
+they are younger than the models. They are read in windows of 1,024 tokens; the first token of a window is not counted.
 """
 
 from __future__ import annotations

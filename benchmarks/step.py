@@ -87,12 +87,12 @@ def bytes_per_step(core: EngineCore, num_streams: int) -> int:
     decoder, shape = core.runner.decoder, core.runner.network.config
     if isinstance(decoder, QuantizedDecoder):
         keys = num_streams * (PROMPT_TOKENS + NEW_TOKENS // 2) * QuantizedKVCache.bytes_per_token(shape)
-        return int(core.runner.network.num_bytes + keys)
+        return core.runner.network.num_bytes + keys
     size = torch.finfo(decoder.dtype).bits // 8
     embeddings = 0 if shape.tied_embeddings else decoder.tok_embeddings.weight.numel()
     weights = sum(p.numel() for p in decoder.parameters()) - embeddings
     keys = num_streams * (PROMPT_TOKENS + NEW_TOKENS // 2) * shape.kv_values_per_token
-    return (weights + keys) * size
+    return int((weights + keys) * size)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from mezzo.model.decoder import Decoder
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.layout import HF_MULTIMODAL_SAVED
 from mezzo.model.network import Network
+from mezzo.model.packed_weights import QuantizedNetwork
+from mezzo.model.quantized_kv_cache import QuantizedKVCache
 
 CPU = torch.device("cpu")
 EOS = 256
@@ -135,7 +137,7 @@ def load_with_eyes(folder: Path, dtype: torch.dtype = torch.float32) -> Network:
 
 
 def make_core(
-    model: Decoder | Network,
+    model: Decoder | Network | QuantizedNetwork,
     *,
     num_blocks: int = 64,
     block_size: int = 16,
@@ -147,7 +149,7 @@ def make_core(
     vocabulary: Vocabulary = VOCABULARY,
 ) -> EngineCore:
     """Make an engine core with a cache of its own around a model."""
-    network = model if isinstance(model, Network) else Network(model)
+    network = Network(model) if isinstance(model, Decoder) else model
     config = EngineConfig(
         folder="unused",
         max_num_seqs=max_num_seqs,
@@ -157,9 +159,17 @@ def make_core(
         max_draft_tokens=max_draft_tokens,
         prefix_cache=prefix_cache,
     )
-    cache = KVCache(
-        network.config, num_blocks=num_blocks, block_size=block_size, dtype=network.decoder.dtype, device=CPU
-    )
+    cache: KVCache | QuantizedKVCache
+    if isinstance(network, QuantizedNetwork):
+        cache = QuantizedKVCache(network.config, num_blocks=num_blocks, block_size=block_size)
+    else:
+        cache = KVCache(
+            network.config,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            dtype=network.decoder.dtype,
+            device=CPU,
+        )
     return EngineCore(config, vocabulary, Runner(network, cache))
 
 

@@ -249,7 +249,9 @@ class EngineCore:
 
     def _drafter(self, prompt: list[int], room: int, prediction: list[int]) -> Drafter | None:
         """Return one where drafts are checked and there is room for one: a draft's last token leads to another."""
-        return Drafter(prompt, prediction) if self.scheduler.max_draft_tokens and room > 1 else None
+        if not self.scheduler.max_draft_tokens or room <= 1:
+            return None
+        return Drafter(prompt, prediction, row_cost=self.runner.network.row_cost)
 
     def _queue_compiled(self) -> list[SequenceOutput]:
         """Queue the requests whose grammars are compiled. Returns the ends of those whose grammar is none."""

@@ -16,9 +16,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# One more token in a step costs this share of a step with one: 32 rows take about twice the time of 4 (python -m
-# benchmarks.products). With n sequences in the batch a step brings n tokens anyway, so a draft has to be better.
-_ROW_COST = 0.03
 _MAX_LOOKED_UP = 8192  # tokens of a prompt: an index of a whole book would cost more than it finds
 _LOOKUP_NGRAM, _PREDICTION_NGRAM = 3, 2
 _CERTAIN = 4  # tokens that hold one after the other
@@ -48,7 +45,11 @@ NO_DRAFT = Draft()
 class Drafter:
     """Proposes drafts for one sequence, and learns from what became of them."""
 
-    def __init__(self, prompt: Sequence[int], prediction: Sequence[int] = ()) -> None:
+    def __init__(
+        self, prompt: Sequence[int], prediction: Sequence[int] = (), *, row_cost: float = 0.03
+    ) -> None:
+        """row_cost: time of one more row in a step, as a share of what a step takes whatever its rows."""
+        self._row_cost = row_cost
         self._prediction = _Expected(prediction, _PREDICTION_NGRAM) if prediction else None
         self._own = _Followed(prompt[-_MAX_LOOKED_UP:], _LOOKUP_NGRAM)
         self._predicted = _Lengths(_FIRST_PREDICTION)
@@ -64,10 +65,10 @@ class Drafter:
             return NO_DRAFT
         if self._prediction is not None:
             ahead = self._prediction.ahead(min(most, self._predicted.length))
-            if ahead and self._predicted.pays(num_running):
+            if ahead and self._predicted.pays(self._row_cost * num_running):
                 return Draft(ahead, is_predicted=True)
         if self._pause == 0 and (ahead := self._own.ahead(min(most, self._looked_up.length))):
-            if self._looked_up.pays(num_running):
+            if self._looked_up.pays(self._row_cost * num_running):
                 return Draft(ahead)
             self._pause = _PAUSE
             self._looked_up = _Lengths(_FIRST_LOOKUP)  # and then try again, shortly
@@ -161,8 +162,11 @@ class _Lengths:
         self.length = first
         self._worth = 0.5  # the share of drafted tokens that holds, estimated; of none, one has to be tried
 
-    def pays(self, num_running: int) -> bool:
-        cost = _ROW_COST * num_running
+    def pays(self, cost: float) -> bool:
+        """cost: of a row, as a share of what a step takes for each of its sequences.
+
+        With n sequences in the batch a step brings n tokens anyway, so a draft has to be better.
+        """
         return self._worth > cost / (1 + cost)
 
     def learn(self, num_drafted: int, num_accepted: int) -> None:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mezzo.model.checkpoint import load_network, read_headers
-from mezzo.model.config import ModelConfig
+from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
 from mezzo.model.kernels.library import Kernels, Matrix, Norm
 from mezzo.model.kernels.packing import (
     GROUP,
@@ -42,7 +43,13 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """A language model on the CPU's kernels and its vision half in float32; `mezzo.model.network.Network` for these."""
+    """A language model on the CPU's kernels and its vision half in float32; `mezzo.model.network.Network` for these.
+
+    row_cost   as that of `Network`: a step of 8 rows takes three times as long as one of a single row
+               (python -m benchmarks.step)
+    """
+
+    row_cost = 0.25
 
     decoder: QuantizedDecoder
     vision: Vision | None
@@ -86,16 +93,17 @@ def load_quantized(
         return _network(config, _packed(folder, config, num_bits, on_progress), num_bits, kernels)
     of_folder = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     path = packed_folder / f"{of_folder}-int{num_bits}-{_fingerprint(folder, config)}.safetensors"
-    if not path.exists():
+    if (mapped := _mapped(path, on_warning)) is None:
         tensors = _packed(folder, config, num_bits, on_progress)
         try:
             _write(path, tensors)
-        except OSError as error:
-            on_warning(f"packed weights could not be kept for the next start: {error.strerror}")
+        except (OSError, SafetensorError) as error:
+            on_warning(f"packed weights could not be kept for the next start: {error}")
             return _network(config, tensors, num_bits, kernels)
         for outdated in set(packed_folder.glob(f"{of_folder}-int{num_bits}-*")) - {path}:
             outdated.unlink(missing_ok=True)
-    return _network(config, _mapped(path), num_bits, kernels)
+        mapped = _mapped(path, on_warning) or tensors
+    return _network(config, mapped, num_bits, kernels)
 
 
 def _fingerprint(folder: Path, config: ModelConfig) -> str:
@@ -141,9 +149,15 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _mapped(path: Path) -> dict[str, Tensor]:
-    """Map a file of packed weights. Raises: UnsupportedCheckpoint for one that is damaged."""
-    stored = read_header(path)
+def _mapped(path: Path, on_warning: Callable[[str], None]) -> dict[str, Tensor] | None:
+    """Map a file of packed weights. None where there is none, or only a damaged one, which is made anew."""
+    if not path.exists():
+        return None
+    try:
+        stored = read_header(path)
+    except UnsupportedCheckpoint as error:
+        on_warning(f"packed weights are packed again: {error}")
+        return None
     with path.open("rb") as file:
         # A private copy, because PyTorch wants memory that could be written to; nothing is.
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

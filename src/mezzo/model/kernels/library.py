@@ -53,8 +53,8 @@ def _library() -> ctypes.CDLL:
     library.embed.argtypes = [_pointer, _pointer, _int64, _pointer]
     library.embed.restype = None
     library.attend.argtypes = [
-        _pointer, _pointer, _int64, _pointer, _pointer, _pointer, _pointer, _pointer, _int64, _pointer, _pointer, _int64,
-        _pointer,
+        _pointer, _pointer, _int64, _pointer, _pointer, _pointer, _pointer, _pointer, _int64, _pointer, _pointer,
+        _int64, _pointer,
     ]  # fmt: skip
     library.cache_record_bytes.argtypes = [_pointer]
     library.cache_record_bytes.restype = _int64
