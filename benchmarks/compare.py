@@ -188,7 +188,7 @@ def _facts(
     return ServerFacts(
         name=spec.name,
         about=spec.about,
-        model=spec.model,
+        model=machine.public_command([spec.model], keys),  # to some servers it is a path
         start_command=machine.public_command(shlex.split(spec.start), keys) if spec.start else None,
         starts_s=starts,
         memory_mib=machine.memory_mib(process.pid) if process else None,

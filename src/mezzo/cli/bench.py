@@ -212,7 +212,8 @@ def _deliver(report: Report, json_file: Path | None, plot_file: Path | None) -> 
     for warning in warnings_of(report.loads()):
         say(warning)
     if not report.is_complete:
-        say("stopped: what is shown was measured until then")
+        until_then = "what is shown was measured until then" if report.results else "nothing was measured yet"
+        say(f"stopped: {until_then}")
     try:
         if json_file is not None:
             write_json(report, json_file)

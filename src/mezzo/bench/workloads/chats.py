@@ -47,4 +47,7 @@ class Chats(msgspec.Struct, frozen=True, tag="chats", tag_field="name"):
             messages.append(Message("assistant", sample.text or "…"))
 
     def short(self) -> Chats:
-        return msgspec.structs.replace(self, turns=1, max_tokens=min(16, self.max_tokens))
+        # Two are enough to meet a shared beginning; that many streams at a time are for `streams` to warm up.
+        return msgspec.structs.replace(
+            self, chats=min(2, self.chats), turns=1, max_tokens=min(16, self.max_tokens)
+        )
