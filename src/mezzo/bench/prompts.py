@@ -41,21 +41,22 @@ SYSTEM_SENTENCES = 70  # about 1,000
 
 # No sentence is like another, so that what was said before is no guess at what comes.
 _LETTER = (
-    "Dear Ms Rivers, thank you for your visit in March, and for the {things[0]} that you left with our {person}. We have "
-    "read your proposal with care and talked about it on two evenings, the second of them rather long. Most of us like "
-    "the idea of moving the museum to {place}, although nobody could say who will pay for the new roof. Peter has "
-    "measured the rooms: the larger hall would hold forty visitors, the smaller one perhaps a dozen, and the cellar is "
-    "too damp for paper. He suggests that we keep the {things[1]} upstairs, close to the south window, where the light "
-    "is best before noon. Anna disagrees, as she often does, because colours fade there within a few years; she would "
-    "rather build a case with grey glass beside the entrance. Both of them asked me to send you their drawings, which "
-    "you will find in the second envelope. As for the opening, we thought of the last Saturday in September, when the "
-    "harvest is over and the ferry still runs twice a day. Could your brother bring the {things[2]} before that date? "
-    "It weighs little, but it should not travel by post again after what happened in spring. If it rains we shall meet "
-    "in the school, whose headmaster kindly offered chairs, tea and a piano that is almost in tune. There is one thing "
-    "more. The children of the lower class wrote a short play about the {things[3]}, with eleven roles and a dog, and "
-    "hope to perform it for you. I promised nothing, yet I believe an hour would be enough, songs included. Please tell "
-    "us by the tenth whether these plans suit you, and whether you need a bed for the night. With kind regards from all "
-    "of us, Tom Baker, secretary."
+    "Dear Ms Rivers, thank you for your visit in March, and for the {things[0]} that you left with our {person}. "
+    "We have read your proposal with care and talked about it on two evenings, the second of them rather long. "
+    "Most of us like the idea of moving the museum to {place}, although nobody could say who will pay for the new "
+    "roof. Peter has measured the rooms: the larger hall would hold forty visitors, the smaller one perhaps a "
+    "dozen, and the cellar is too damp for paper. He suggests that we keep the {things[1]} upstairs, close to the "
+    "south window, where the light is best before noon. Anna disagrees, as she often does, because colours fade "
+    "there within a few years; she would rather build a case with grey glass beside the entrance. Both of them "
+    "asked me to send you their drawings, which you will find in the second envelope. As for the opening, we "
+    "thought of the last Saturday in September, when the harvest is over and the ferry still runs twice a day. "
+    "Could your brother bring the {things[2]} before that date? It weighs little, but it should not travel by "
+    "post again after what happened in spring. If it rains we shall meet in the school, whose headmaster kindly "
+    "offered chairs, tea and a piano that is almost in tune. There is one thing more. The children of the lower "
+    "class wrote a short play about the {things[3]}, with eleven roles and a dog, and hope to perform it for you. "
+    "I promised nothing, yet I believe an hour would be enough, songs included. Please tell us by the tenth "
+    "whether these plans suit you, and whether you need a bed for the night. With kind regards from all of us, "
+    "Tom Baker, secretary."
 )
 
 
@@ -92,7 +93,7 @@ def chat_question(seed: int, number: int, turn: int) -> str:
 
 
 def copy_prompt(seed: int, number: int) -> str:
-    """Ask for a letter of about 400 tokens once more, word by word."""
+    """Ask for a letter of about 370 tokens once more, word by word."""
     pick = random.Random(f"copy {seed} {number}")
     letter = _LETTER.format(
         person=pick.choice(_PEOPLE), place=pick.choice(_PLACES), things=pick.sample(_THINGS, 4)

@@ -18,7 +18,7 @@ _REFUSALS = ("HTTP 400", "HTTP 422")
 
 
 class Prediction(msgspec.Struct, frozen=True, tag="prediction", tag_field="name"):
-    """A text of about 400 tokens is to be repeated: asked plainly, then with a prediction that is wrong in some words.
+    """A letter of about 370 tokens is to be repeated: asked plainly, then with a prediction wrong in some words.
 
     The prediction is the server's own plain answer with `changes` words replaced, so that the figure does not depend on
     how well a model copies. Both are asked one at a time.
