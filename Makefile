@@ -44,8 +44,8 @@ check: lint types test ## Run lint, types and test
 docs: dev ## Write the generated pages of docs/ anew
 	for script in scripts/*_doc.py; do $(BIN)/python "$$script" || exit; done
 
-bench: dev ## Measure a running server (ARGS="--help" for how)
-	$(BIN)/python -m benchmarks.serve $(ARGS)
+bench: install ## Measure a running server (ARGS="--help" for how)
+	@$(BIN)/mezzo bench $(ARGS)
 
 clean: ## Remove .venv, caches and build outputs; fetched weights stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -28,12 +28,12 @@ import msgspec
 import uvloop
 
 from benchmarks import machine, noop_upstream, results
-from benchmarks.client import Target
 from benchmarks.gateway_servers import make_specs
 from benchmarks.machine import Machine
 from benchmarks.results import ServerFacts, SummaryRow
 from benchmarks.servers import ServerSpec, Started, running
 from benchmarks.short_requests import ShortFigures, closed_loop, open_loop
+from mezzo.bench.client import Target
 
 CONNECTIONS = (1, 8)
 WARM_UP_S = 1.0
@@ -123,7 +123,7 @@ def compare(
         seconds=seconds,
         rate=rate,
         servers=facts,
-        summary=summarise(turns),
+        summary=[*summarise(turns), *results.fact_rows(facts)],
         turns=turns,
     )
 
@@ -173,7 +173,7 @@ def _facts(spec: ServerSpec, process: Started, keys: Sequence[str]) -> ServerFac
         about=spec.about,
         model=spec.model,
         start_command=machine.public_command(shlex.split(spec.start), keys) if spec.start else None,
-        start_s=process.start_s,
+        starts_s=[process.start_s],
         memory_mib=machine.memory_mib(process.pid),
         prompt_tokens_offset=0,
         sample_text="".join(noop_upstream.WORDS),
@@ -188,7 +188,12 @@ def summarise(turns: Sequence[GatewayTurn]) -> list[SummaryRow]:
             for figure, unit, value in _flatten(load, server_cpu_ms):
                 values.setdefault((figure, unit), {}).setdefault(turn.server, []).append(value)
     return [
-        SummaryRow(figure, unit, {server: results.spread(numbers) for server, numbers in by_server.items()})
+        SummaryRow(
+            figure,
+            unit,
+            {server: results.spread(numbers) for server, numbers in by_server.items()},
+            "higher" if unit == "requests/s" else "lower",
+        )
         for (figure, unit), by_server in values.items()
     ]
 

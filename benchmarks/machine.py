@@ -92,7 +92,7 @@ def _cpu_seconds() -> float | None:
 def memory_mib(pid: int) -> float | None:
     """Sum the memory of a process and its descendants, shared pages divided among those that share them."""
     total_kib = 0
-    for current in _tree(pid):
+    for current in tree(pid):
         share = re.search(r"^Pss:\s+(\d+) kB$", _read(Path(f"/proc/{current}/smaps_rollup")), re.MULTILINE)
         total_kib += int(share.group(1)) if share else 0
     return round(total_kib / 1024, 1) if total_kib else None
@@ -101,14 +101,15 @@ def memory_mib(pid: int) -> float | None:
 def cpu_seconds(pid: int) -> float:
     """Sum the processor time that a process and its living descendants have taken."""
     ticks = 0
-    for current in _tree(pid):
+    for current in tree(pid):
         # Behind the name, which may hold anything: utime and stime are fields 14 and 15.
         fields = _read(Path(f"/proc/{current}/stat")).rpartition(")")[2].split()
         ticks += sum(map(int, fields[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """Return a process and its living descendants."""
     pids = [pid]
     for current in pids:
         for children in Path(f"/proc/{current}/task").glob("*/children"):

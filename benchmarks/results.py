@@ -6,15 +6,20 @@ import itertools
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from benchmarks.machine import Machine
-from benchmarks.serve import LoadShape, RoundFigures
+from mezzo.bench.figures import BUSY_CLIENT, Figure
+from mezzo.bench.report import number
+from mezzo.bench.run import Result
+from mezzo.bench.workloads import AnyWorkload
 
 # Load by anything else on the machine above which a turn is called noisy: a twentieth of one core.
 QUIET_CORES = 0.05
+# Completion tokens of one server / those of another, above which a load is said not to have been the same work.
+UNEQUAL_WORK = 1.05
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -22,8 +27,9 @@ RESULTS = Path(__file__).resolve().parent / "results"
 class ServerFacts(msgspec.Struct, frozen=True):
     """One server of the comparison.
 
-    start_s                 seconds from its command to its first answered request
-    memory_mib              after the last round, all its processes
+    starts_s                seconds from its command to the first token of a streamed answer, with its files in the
+                            page cache
+    memory_mib              after the last round, all its processes, shared pages divided among those that share them
     prompt_tokens_offset    prompt tokens it counts above the first server, for the same messages
     sample_text             what it answered to a short question at temperature 0: proof that it works
     """
@@ -32,7 +38,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
     about: str
     model: str
     start_command: str | None
-    start_s: float | None
+    starts_s: list[float]
     memory_mib: float | None
     prompt_tokens_offset: int
     sample_text: str
@@ -44,7 +50,7 @@ class Turn(msgspec.Struct, frozen=True):
     round_number: int
     server: str
     busy_cores_before: float | None
-    figures: RoundFigures
+    results: list[Result]
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -59,6 +65,7 @@ class SummaryRow(msgspec.Struct, frozen=True):
     figure: str
     unit: str
     by_server: dict[str, Spread]
+    better: Literal["higher", "lower"]
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -70,7 +77,8 @@ class Results(msgspec.Struct, frozen=True):
     command: str
     machine: Machine
     libraries: dict[str, str]
-    shape: LoadShape
+    workloads: list[AnyWorkload]
+    seed: int
     rounds: int
     warm_up: str
     servers: list[ServerFacts]
@@ -108,26 +116,33 @@ class Record(Protocol):
 
 def summarise(turns: Sequence[Turn]) -> list[SummaryRow]:
     """Reduce each figure to its spread over the rounds, per server; a server without a figure is left out."""
-    values: dict[tuple[str, str], dict[str, list[float]]] = {}
+    rows: dict[str, Figure] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for turn in turns:
-        for figure, unit, value in _flatten(turn.figures):
-            values.setdefault((figure, unit), {}).setdefault(turn.server, []).append(value)
+        for result in turn.results:
+            for figure in result.figures:
+                rows.setdefault(figure.name, figure)
+                values.setdefault(figure.name, {}).setdefault(turn.server, []).append(figure.value)
     return [
-        SummaryRow(figure, unit, {server: spread(numbers) for server, numbers in by_server.items()})
-        for (figure, unit), by_server in values.items()
+        SummaryRow(
+            name,
+            rows[name].unit,
+            {server: spread(numbers) for server, numbers in by_server.items()},
+            rows[name].better,
+        )
+        for name, by_server in values.items()
     ]
 
 
-def _flatten(figures: RoundFigures) -> Iterator[tuple[str, str, float]]:
-    for load in figures.loads:
-        streams = "1 stream" if load.concurrency == 1 else f"{load.concurrency} streams"
-        yield f"throughput, {streams}", "tokens/s", load.completion_tokens_per_s
-        for name, percentiles in (("TTFT", load.ttft_ms), ("ITL", load.itl_ms)):
-            if percentiles is not None:
-                yield f"{name} p50, {streams}", "ms", percentiles.p50
-                yield f"{name} p99, {streams}", "ms", percentiles.p99
-    if figures.prefill.ttft_ms is not None:
-        yield "prefill", "tokens/s", figures.prefill.tokens_per_s
+def fact_rows(facts: Sequence[ServerFacts]) -> list[SummaryRow]:
+    """Return the rows of what is measured once and not in every round: starts and memory."""
+    starts = {server.name: spread(server.starts_s) for server in facts if server.starts_s}
+    memory = {server.name: spread([server.memory_mib]) for server in facts if server.memory_mib is not None}
+    rows = [
+        SummaryRow("start to first token", "s", starts, "lower"),
+        SummaryRow("memory", "MiB", memory, "lower"),
+    ]
+    return [row for row in rows if row.by_server]
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -142,34 +157,78 @@ def count_errors(results: Results) -> dict[str, int]:
     """Count the failed requests of each server."""
     counts = {server.name: 0 for server in results.servers}
     for turn in results.turns:
-        for errors in [turn.figures.prefill.errors, *(load.errors for load in turn.figures.loads)]:
-            counts[turn.server] += sum(errors.values())
+        counts[turn.server] += sum(result.num_failed for result in turn.results)
     return counts
 
 
+def ratio_to_best(row: SummaryRow, subject: str) -> tuple[float, str] | None:
+    """Return how many times as good as the best of the others a server is, and which that is; None without either."""
+    others = {name: spread.median for name, spread in row.by_server.items() if name != subject}
+    own = row.by_server.get(subject)
+    if own is None or not others:
+        return None
+    best = (max if row.better == "higher" else min)(others, key=lambda name: others[name])
+    above, below = (own.median, others[best]) if row.better == "higher" else (others[best], own.median)
+    return (above / below, best) if below else None
+
+
 def table(results: Results) -> str:
-    """Write the results as Markdown. See `table_of`."""
-    return table_of(results, count_errors(results))
+    """Write the results as Markdown. See `table_of`; the first server is compared with the others."""
+    lines = [table_of(results, count_errors(results), subject=results.servers[0].name)]
+    lines += [f"{server}, {workload}: {note}." for server, workload, note in _notes(results)]
+    lines += unequal_work(results)
+    return "\n".join(lines)
 
 
-def table_of(results: Record, errors: Mapping[str, int]) -> str:
+def _notes(results: Results) -> Iterator[tuple[str, str, str]]:
+    seen = set()
+    for turn in results.turns:
+        for result in turn.results:
+            for note in [*result.notes, *_busy_client(result)]:
+                line = turn.server, result.workload.name, note
+                if line not in seen:
+                    seen.add(line)
+                    yield line
+
+
+def _busy_client(result: Result) -> Iterator[str]:
+    for load in result.loads:
+        if load.client_cpu > BUSY_CLIENT:
+            yield f"the client took more than {BUSY_CLIENT:.0%} of a core during {load.name}"
+
+
+def unequal_work(results: Results) -> list[str]:
+    """Return a line for each load in which the servers did not generate as many tokens as each other."""
+    tokens: dict[str, dict[str, int]] = {}
+    for turn in results.turns:
+        for load in (load for result in turn.results for load in result.loads):
+            counts = tokens.setdefault(load.name, {})
+            counts[turn.server] = counts.get(turn.server, 0) + load.completion_tokens
+    lines = []
+    for name, by_server in tokens.items():
+        if max(by_server.values()) > UNEQUAL_WORK * min(by_server.values()):
+            counts_text = ", ".join(f"{server} {count:,}" for server, count in by_server.items())
+            lines.append(f"Not the same number of completion tokens in {name}: {counts_text}.")
+    return lines
+
+
+def table_of(results: Record, errors: Mapping[str, int], *, subject: str | None = None) -> str:
     """Write a record as Markdown, one column per server: median (first to third quartile).
 
-    errors: failed requests by server.
+    errors: failed requests by server. subject: the server whose ratio to the best of the others has a column.
     """
     servers = results.servers
-    lines = [
-        f"| | {' | '.join(server.name for server in servers)} |",
-        f"| --- |{' ---: |' * len(servers)}",
-    ]
+    headers = [server.name for server in servers]
+    if subject is not None and len(servers) > 1:
+        headers.append(f"{subject} / best other")
+    lines = [f"| | {' | '.join(headers)} |", f"| --- |{' ---: |' * len(headers)}"]
     for row in results.summary:
         cells = [_cell(row.by_server.get(server.name)) for server in servers]
+        if len(headers) > len(servers):
+            cells.append(_ratio_cell(row, str(subject)))
         lines.append(f"| {row.figure} ({row.unit}) | {' | '.join(cells)} |")
-    lines.append(
-        f"| start to first answer (s) | {' | '.join(_number(server.start_s) for server in servers)} |"
-    )
-    lines.append(f"| memory (MiB) | {' | '.join(_number(server.memory_mib) for server in servers)} |")
-    lines.append(f"| failed requests | {' | '.join(str(errors[server.name]) for server in servers)} |")
+    failed = [str(errors[server.name]) for server in servers] + [""] * (len(headers) - len(servers))
+    lines.append(f"| failed requests | {' | '.join(failed)} |")
     machine = results.machine
     lines += [
         "",
@@ -183,6 +242,11 @@ def table_of(results: Record, errors: Mapping[str, int]) -> str:
     return "\n".join(lines)
 
 
+def _ratio_cell(row: SummaryRow, subject: str) -> str:
+    found = ratio_to_best(row, subject)
+    return "–" if found is None else f"{found[0]:.2f} × {found[1]}"
+
+
 def noisy_turns(turns: Iterable[AnyTurn]) -> int:
     """Count the turns before which something else kept the machine busy."""
     return sum((turn.busy_cores_before or 0.0) > QUIET_CORES for turn in turns)
@@ -191,24 +255,17 @@ def noisy_turns(turns: Iterable[AnyTurn]) -> int:
 def _cell(figures: Spread | None) -> str:
     if figures is None:
         return "–"
-    return f"{_number(figures.median)} ({_number(figures.q1)}–{_number(figures.q3)})"
-
-
-def _number(value: float | None) -> str:
-    """Three significant digits, and no exponent."""
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{number(figures.median)} ({number(figures.q1)}–{number(figures.q3)})"
 
 
 def write(results: Record) -> Path:
     """Write `results/<date>-<device>-<topic>.json`; a second run of one day gets a number."""
     stem = f"{results.date}-{results.machine.slug}-{results.topic}"
     path = RESULTS / f"{stem}.json"
-    for number in itertools.count(2):
+    for count in itertools.count(2):
         if not path.exists():
             break
-        path = RESULTS / f"{stem}-{number}.json"
+        path = RESULTS / f"{stem}-{count}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
     return path

@@ -9,14 +9,19 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from benchmarks import machine
+from mezzo.bench.client import Target, stream_chat, user_request
+from mezzo.bench.loop import run_loop
+
 START_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 30.0
+_LOOK_EVERY_S = 0.02
+# What a server that is still loading says.
+_NOT_YET = ("connection", "HTTP 503")
 
 
 class ServerSpec(msgspec.Struct, frozen=True):
@@ -80,6 +85,8 @@ def _by_name(option: str, pairs: Sequence[str]) -> dict[str, str]:
 
 
 class Started(msgspec.Struct, frozen=True):
+    """start_s: from the command to the first token of a first streamed answer."""
+
     pid: int
     start_s: float
 
@@ -101,39 +108,57 @@ def running(spec: ServerSpec) -> Iterator[Started | None]:
             shlex.split(spec.start), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            while not _answers(spec):
+            while (answered_at := run_loop(_first_token_at(spec))) is None:
                 if process.poll() is not None or time.perf_counter() - started_at > START_TIMEOUT_S:
                     output.seek(0)
                     tail = output.read()[-2000:].decode(errors="replace")
                     raise RuntimeError(f"{spec.name} did not come up:\n{tail}")
-                time.sleep(0.1)
-            yield Started(process.pid, time.perf_counter() - started_at)
+                time.sleep(_LOOK_EVERY_S)
+            yield Started(process.pid, answered_at - started_at)
         finally:
             _stop(process)
 
 
-def _answers(spec: ServerSpec) -> bool:
-    body = {"model": spec.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-    headers = {"Content-Type": "application/json"}
-    if spec.key:
-        headers["Authorization"] = f"Bearer {spec.key}"
-    request = urllib.request.Request(
-        f"{spec.url}/v1/chat/completions", msgspec.json.encode(body), headers, method="POST"
+def starts_s(spec: ServerSpec, count: int) -> list[float]:
+    """Start and stop a server so many times; return each start's seconds. Raises: RuntimeError."""
+    times = []
+    for _ in range(count):
+        with running(spec) as started:
+            assert started is not None, "only a server with a start command can be started"
+            times.append(started.start_s)
+    return times
+
+
+def pause(pid: int) -> None:
+    """Keep a server, all its processes, from computing: some spin while they wait for work."""
+    for each in machine.tree(pid):
+        os.kill(each, signal.SIGSTOP)
+
+
+def resume(pid: int) -> None:
+    for each in machine.tree(pid):
+        os.kill(each, signal.SIGCONT)
+
+
+async def _first_token_at(spec: ServerSpec) -> float | None:
+    """Ask for a streamed answer and return when its first token came; None while nobody answers, or not yet.
+
+    Raises: RuntimeError for a refusal, since waiting will not help.
+    """
+    sample = await stream_chat(
+        Target(spec.name, spec.url, spec.model, spec.key), user_request("Hello", max_tokens=4)
     )
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return bool(response.status == 200)
-    except urllib.error.HTTPError as error:
-        if error.code == 503:  # still loading
-            return False
-        raise RuntimeError(f"{spec.name}: HTTP {error.code}: {error.read()[:500]!r}") from error
-    except OSError:
-        return False
+    if sample.failure is None:
+        return sample.started_at + sample.ttft_s
+    if sample.failure.kind in _NOT_YET:
+        return None
+    raise RuntimeError(f"{spec.name}: {sample.failure}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
+    resume(process.pid)  # what is paused would not hear of its end
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(STOP_TIMEOUT_S)

@@ -1,6 +1,6 @@
 """Many short chat completions over connections that are kept: requests per second, and how long each one takes.
 
-For what stands before a model rather than for models: `benchmarks.serve` measures streams. The client is a bare asyncio
+For what stands before a model rather than for models: `mezzo bench` measures streams. The client is a bare asyncio
 protocol on a C parser, so that it is not what is measured; `client_cpu_s` in every record tells what it cost.
 """
 
@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from benchmarks.client import Target
-from benchmarks.serve import Percentiles, percentiles_ms
+from mezzo.bench.client import Target
+from mezzo.bench.figures import Percentiles, percentiles_ms
 
 TIMEOUT_S = 60.0
 # `auth;dur=0.12, limits;dur=0.05`: milliseconds, as Server-Timing has them (W3C).

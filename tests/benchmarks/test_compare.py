@@ -8,14 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from benchmarks.client import Target
 from benchmarks.compare import compare, prompt_token_offsets
-from benchmarks.serve import LoadShape
 from benchmarks.servers import ServerSpec
 
 from benchmarks import results
-from tests.benchmarks.conftest import ScriptedServer
-from tests.benchmarks.events import DONE, event, usage
+from mezzo.bench.client import Target
+from mezzo.bench.workloads.prediction import Prediction
+from mezzo.bench.workloads.streams import Streams
+from tests.bench.events import DONE, event, usage
+from tests.bench.scripted_server import ScriptedServer
 
 # Counts the words of a message as its tokens, plus those of a template; answers with two tokens.
 SERVER = """
@@ -38,8 +39,9 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 
 
 def test_a_comparison_measures_every_server_in_every_round_and_records_it(
-    tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+    tmp_path: Path, unused_tcp_port_factory: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     script = tmp_path / "server.py"
     script.write_text(SERVER)
     specs = []
@@ -47,22 +49,31 @@ def test_a_comparison_measures_every_server_in_every_round_and_records_it(
         port = unused_tcp_port_factory()
         start = shlex.join([sys.executable, str(script), str(port), str(template_tokens), "KEY"])
         specs.append(ServerSpec(name, f"http://127.0.0.1:{port}", "KEY", "nano", f"{name} 1.0", start))
-    shape = LoadShape(concurrency=(1, 2), max_tokens=2, prefill_requests=1, prefill_sentences=3)
+    workloads = (Streams(streams=(1, 2), max_tokens=2), Prediction(requests=1))
 
-    record = compare(specs, shape, rounds=1, topic="test")
+    record = compare(specs, workloads, seed=1, rounds=1, starts=1, topic="test")
 
-    assert sorted(turn.server for turn in record.turns) == ["a", "b"]
-    assert [[load.requests for load in turn.figures.loads] for turn in record.turns] == [[4, 4], [4, 4]]
-    assert record.turns[0].figures.loads[0].completion_tokens == 8
+    assert [turn.server for turn in record.turns] == ["b", "a"]
+    loads = {load.name: load for result in record.turns[1].results for load in result.loads}
+    assert [load.requests for load in loads.values()] == [4, 4, 1]
+    assert loads["streams, 1"].completion_tokens == 8
     assert results.count_errors(record) == {"a": 0, "b": 0}
     a, b = record.servers
     assert (a.prompt_tokens_offset, b.prompt_tokens_offset) == (0, 2)
     assert a.sample_text == "so it"
-    assert a.start_s is not None
+    assert len(a.starts_s) == 1
     assert a.memory_mib is not None
     assert a.start_command is not None
     assert "KEY" not in a.start_command
     assert str(tmp_path) not in a.start_command
+    rows = {row.figure: row for row in record.summary}
+    assert rows["start to first token"].by_server.keys() == rows["memory"].by_server.keys() == {"a", "b"}
+    assert rows["throughput, 2 streams"].better == "higher"
+    text = results.table(record)
+    assert "a, prediction: no answer was long enough to predict it with changes." in text
+    assert "| a / best other |" in text
+    assert "× b |" in text
+    assert results.read(results.write(record)) == record
 
 
 async def test_servers_that_count_differently_are_not_compared(

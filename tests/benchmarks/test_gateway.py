@@ -14,15 +14,15 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from benchmarks.client import Target, stream_chat
 from benchmarks.gateway import GatewayResults, GatewayTurn
 from benchmarks.gateway_servers import make_specs
 from benchmarks.noop_upstream import NoopProtocol
-from benchmarks.serve import Percentiles
 from benchmarks.short_requests import ShortFigures, closed_loop, open_loop
 
 from benchmarks import gateway, noop_upstream, results
-from tests.benchmarks.conftest import ScriptedServer
+from mezzo.bench.client import Target, stream_chat, user_request
+from mezzo.bench.figures import Percentiles
+from tests.bench.scripted_server import ScriptedServer
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ class TestNoopUpstream:
             assert (await client.get("/v1/models")).json()["data"][0]["id"] == noop_upstream.MODEL
             assert (await client.get("/v1/other")).status_code == 404
             assert (await client.post("/v1/chat/completions", content=b"{")).status_code == 400
-        sample = await stream_chat(msgspec.structs.replace(upstream, include_usage=True), "Hi", 8)
-        assert (sample.error, sample.text, sample.completion_tokens) == (None, "One two three four", 4)
+        sample = await stream_chat(msgspec.structs.replace(upstream, dialect="openai"), user_request("Hi", 8))
+        assert (sample.failure, sample.text, sample.completion_tokens) == (None, "One two three four", 4)
         assert len(sample.event_times_s) == 4
-        plain = await stream_chat(upstream, "Hi", 8)
-        assert (plain.error, plain.completion_tokens) == (None, 0)  # not asked for usage, as OpenAI's servers
+        plain = await stream_chat(upstream, user_request("Hi", 8))
+        assert (plain.failure, plain.has_usage) == (None, False)  # not asked for usage, as OpenAI's servers
 
 
 class TestLoads:
@@ -125,7 +125,7 @@ def load(rate: float | None, requests_per_s: float, connections: int = 1) -> Sho
         wall_s=1,
         client_cpu_s=0.1,
         requests_per_s=requests_per_s,
-        latency_ms=Percentiles(1.0, 2.0, 3.0),
+        latency_ms=Percentiles(1.0, 1.5, 2.0, 3.0, 4.0),
         server_timing_ms={},
     )
 

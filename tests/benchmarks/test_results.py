@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 from benchmarks.machine import Machine
-from benchmarks.results import Results, ServerFacts, Turn
-from benchmarks.serve import LoadFigures, LoadShape, Percentiles, PrefillFigures, RoundFigures
+from benchmarks.results import Results, ServerFacts, SummaryRow, Turn
 
 from benchmarks import results
+from mezzo.bench.client import Failure, Sample
+from mezzo.bench.figures import Figure, figures_of
+from mezzo.bench.run import Result
+from mezzo.bench.workloads.streams import Streams
+
+WORKLOAD = Streams(streams=(8,))
 
 
-def turn(round_number: int, server: str, throughput: float, busy: float = 0.0, num_errors: int = 0) -> Turn:
-    load = LoadFigures(
-        concurrency=8,
-        requests=16,
-        errors={"HTTP 503": num_errors} if num_errors else {},
-        finish_reasons={"length": 16},
-        prompt_tokens=1600,
-        completion_tokens=2048,
-        wall_s=2048 / throughput,
-        client_cpu_s=0.1,
-        completion_tokens_per_s=throughput,
-        tokens_per_event=1.0,
-        ttft_ms=Percentiles(100.0, 190.0, 199.0),
-        itl_ms=None,
-        e2e_ms=Percentiles(1000.0, 1900.0, 1990.0),
-    )
-    prefill = PrefillFigures(3, {}, 4500, 1500.0, Percentiles(1000.0, 1000.0, 1000.0))
-    return Turn(round_number, server, busy, RoundFigures([load], prefill))
+def turn(
+    round_number: int,
+    server: str,
+    throughput: float,
+    *,
+    busy: float = 0.0,
+    num_errors: int = 0,
+    tokens: int = 2048,
+    client_cpu_s: float = 0.0,
+    note: str | None = None,
+) -> Turn:
+    good = Sample(0.0, [0.1], completion_tokens=tokens, has_usage=True, e2e_s=1.0)
+    bad = [Sample(failure=Failure("HTTP 503")) for _ in range(num_errors)]
+    load = figures_of("streams, 8", [good, *bad], wall_s=1.0, client_cpu_s=client_cpu_s, streams=8)
+    figures = [
+        Figure("throughput, 8 streams", "tokens/s", throughput, "higher"),
+        Figure("TTFT p50, 8 streams", "ms", 1000 / throughput, "lower"),
+    ]
+    notes = [note] if note else []
+    return Turn(round_number, server, busy, [Result(WORKLOAD, True, [load], figures, notes)])
 
 
 def record(turns: list[Turn]) -> Results:
+    servers = [
+        ServerFacts("mezzo", "mezzo 0.1, float32", "nano", None, [4.25, 5.25], 812.4, 0, "The sea"),
+        ServerFacts("other", "", "nano", None, [], 1000.0, 0, "The sea"),
+    ]
     return Results(
         topic="serving",
         date="2026-01-31",
@@ -41,14 +53,12 @@ def record(turns: list[Turn]) -> Results:
         command="python -m benchmarks.compare",
         machine=Machine("Some CPU (TM) 3", 2, 23.5, ["avx2"], "Linux 6"),
         libraries={},
-        shape=LoadShape(),
+        workloads=[WORKLOAD],
+        seed=1,
         rounds=3,
         warm_up="",
-        servers=[
-            ServerFacts("mezzo", "mezzo 0.1, float32", "nano", None, 4.25, 812.4, 0, "The sea"),
-            ServerFacts("other", "", "nano", None, None, None, 0, "The sea"),
-        ],
-        summary=results.summarise(turns),
+        servers=servers,
+        summary=[*results.summarise(turns), *results.fact_rows(servers)],
         turns=turns,
     )
 
@@ -64,25 +74,46 @@ def test_the_summary_is_median_and_quartiles_over_the_rounds() -> None:
     assert throughput.by_server["other"] == results.Spread(50.0, 50.0, 50.0)
 
 
-def test_a_figure_that_no_round_gave_has_no_row() -> None:
-    assert not [row for row in results.summarise(TURNS) if row.figure.startswith("ITL")]
-
-
-def test_the_table_shows_servers_side_by_side() -> None:
+def test_the_table_shows_servers_side_by_side_and_how_far_ahead_the_first_is() -> None:
     lines = results.table(record(TURNS)).splitlines()
-    assert lines[0] == "| | mezzo | other |"
-    assert "| throughput, 8 streams (tokens/s) | 200 (150–300) | 50 (50–50) |" in lines
-    assert "| start to first answer (s) | 4.25 | – |" in lines
-    assert "| failed requests | 0 | 0 |" in lines
+    assert lines[0] == "| | mezzo | other | mezzo / best other |"
+    assert "| throughput, 8 streams (tokens/s) | 200 (150–300) | 50 (50–50) | 4.00 × other |" in lines
+    assert "| TTFT p50, 8 streams (ms) | 5 (3.75–7.5) | 20 (20–20) | 4.00 × other |" in lines
+    assert "| start to first token (s) | 4.75 (4.5–5) | – | – |" in lines
+    assert "| memory (MiB) | 812 (812–812) | 1,000 (1,000–1,000) | 1.23 × other |" in lines
+    assert "| failed requests | 0 | 0 |  |" in lines
     assert any(
         "3 rounds; Some CPU (TM) 3, 2 cores, 23.5 GiB; 2026-01-31, commit abc" in line for line in lines
     )
     assert "Noisy" not in lines[-1]
 
 
+@pytest.mark.parametrize(("better", "best", "ratio"), [("higher", "b", 0.5), ("lower", "c", 0.25)])
+def test_the_ratio_is_to_the_best_of_the_others(
+    better: Literal["higher", "lower"], best: str, ratio: float
+) -> None:
+    by_server = {name: results.spread([value]) for name, value in (("a", 2.0), ("b", 4.0), ("c", 0.5))}
+    row = SummaryRow("figure", "s", by_server, better)
+    assert results.ratio_to_best(row, "a") == (ratio, best)
+    assert results.ratio_to_best(row, "d") is None
+
+
+def test_the_table_says_what_servers_lack_and_where_they_did_other_work() -> None:
+    turns = [
+        turn(1, "mezzo", 9.0, tokens=1000),
+        turn(1, "other", 9.0, tokens=900, client_cpu_s=0.3, note="takes no prediction"),
+        turn(2, "other", 9.0, tokens=10, note="takes no prediction"),
+    ]
+    lines = results.table(record(turns)).splitlines()
+    assert lines.count("other, streams: takes no prediction.") == 1
+    assert "other, streams: the client took more than 20% of a core during streams, 8." in lines
+    assert "Not the same number of completion tokens in streams, 8: mezzo 1,000, other 910." in lines
+    assert results.unequal_work(record([turns[0], turn(1, "other", 9.0, tokens=960)])) == []
+
+
 def test_the_table_says_when_requests_failed_or_the_machine_was_busy() -> None:
     text = results.table(record([turn(1, "mezzo", 9.0, busy=0.7, num_errors=2), turn(1, "other", 9.0)]))
-    assert "| failed requests | 2 | 0 |" in text
+    assert "| failed requests | 2 | 0 |  |" in text
     assert "not idle before 1 of 2 turns" in text
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mezzo import __version__
+from mezzo.cli.bench import bench
 from mezzo.cli.books import backup, reconcile
 from mezzo.cli.chat import chat
 from mezzo.cli.export import export
@@ -37,6 +38,7 @@ app.command(cls=SettingsCommand)(chat)
 app.command(cls=SettingsCommand)(pull)
 app.command(cls=SettingsCommand)(models)
 app.command(cls=SettingsCommand)(export)
+app.command()(bench)
 app.command()(reconcile)
 app.command()(backup)
 app.command(cls=SettingsCommand)(invoices)
