@@ -8,7 +8,7 @@ the decoder runs on PyTorch's own.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -72,6 +72,7 @@ class Norm:
     def __init__(self, weight: Tensor, eps: float) -> None:
         self.weight = weight.contiguous()
         self.eps = eps
+        self.address = self.weight.data_ptr()
 
 
 class Matrix:
@@ -114,6 +115,7 @@ class Kernels:
             raise OSError(error, "the threads of the kernels could not be started")
         self.num_threads = num_threads
         self._scratch = torch.empty(0, dtype=torch.uint8)
+        self._scratch_bytes = lru_cache(maxsize=1024)(self._library.linear_scratch_bytes)
 
     def linear(self, x: Tensor, matrix: Matrix, norm: Norm | None = None) -> Tensor:
         """x (rows, inputs) -> (rows, outputs padded to a multiple of 16), of x or of x normalised."""
@@ -131,14 +133,14 @@ class Kernels:
 
     def _product(self, x: Tensor, matrix: Matrix, norm: Norm | None, mode: int, out: Tensor) -> Tensor:
         num_rows, num_inputs = x.shape
-        num_bytes = self._library.linear_scratch_bytes(num_rows, num_inputs)
+        num_bytes = self._scratch_bytes(num_rows, num_inputs)
         if num_bytes > len(self._scratch):
             self._scratch = torch.empty(num_bytes, dtype=torch.uint8)
         self._library.linear(
             matrix.address,
             x.data_ptr(),
             num_rows,
-            None if norm is None else norm.weight.data_ptr(),
+            None if norm is None else norm.address,
             0.0 if norm is None else norm.eps,
             mode,
             out.data_ptr(),

@@ -71,11 +71,20 @@ AVX2 static void rotate(float *x, const float *cos, const float *sin, int64_t he
 }
 
 // Write head_dim numbers as int8, `stride` bytes apart, and return their scale.
-static float store_rounded(const float *x, int64_t head_dim, int8_t *out, int64_t stride) {
-    float largest = 0;
-    for (int64_t i = 0; i < head_dim; i++) largest = fmaxf(largest, fabsf(x[i]));
-    float inverse = largest > 1e-30f ? 127.0f / largest : 0.0f;
-    for (int64_t i = 0; i < head_dim; i++) out[i * stride] = (int8_t)lrintf(x[i] * inverse);
+AVX2 static float store_rounded(const float *x, int64_t head_dim, int8_t *out, int64_t stride) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 most = _mm256_setzero_ps();
+    for (int64_t i = 0; i < head_dim; i += 8) most = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), most);
+    float largest = max8(most);
+    __m256 inverse = _mm256_set1_ps(largest > 1e-30f ? 127.0f / largest : 0.0f);
+    for (int64_t i = 0; i < head_dim; i += 8) {
+        __m256i n = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), inverse));
+        __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+        int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+        if (stride == 1) memcpy(out + i, &bytes, 8);
+        else
+            for (int j = 0; j < 8; j++, bytes >>= 8) out[(i + j) * stride] = (int8_t)bytes;
+    }
     return largest / 127.0f;
 }
 
