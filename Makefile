@@ -52,7 +52,7 @@ clean: ## Remove .venv, caches and build outputs; fetched weights stay
 	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written last: an installation that was interrupted is done again.
-$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt hatch_build.py $(wildcard src/mezzo/model/kernels/csrc/*)
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt $(wildcard hatch_build.py src/mezzo/model/kernels/csrc/*)
 	$(PIP_INSTALL) -e .
 	@touch $@
 

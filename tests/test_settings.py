@@ -193,7 +193,7 @@ class TestMistakes:
             ({"MEZZO_KEEP_ALIVE_S": "nan"}, "MEZZO_KEEP_ALIVE_S: "),
             ({"MEZZO_SHUTDOWN_GRACE_S": "inf"}, "MEZZO_SHUTDOWN_GRACE_S: "),
             ({"MEZZO_DEVICE": "gpu"}, "MEZZO_DEVICE: a device is auto, cpu, cuda, cuda:N or mps (got 'gpu')"),
-            ({"MEZZO_DTYPE": "int8"}, "MEZZO_DTYPE: input should be 'auto', 'float32', "),
+            ({"MEZZO_DTYPE": "int3"}, "MEZZO_DTYPE: input should be 'auto', 'float32', "),
             ({"MEZZO_LOG_PROMPTS": "maybe"}, "MEZZO_LOG_PROMPTS: input should be a valid boolean"),
             ({"MEZZO_MODELS": "nano"}, "MEZZO_MODELS: write it as JSON"),
             ({"MEZZO_MODELS": '{"a": 1}'}, "MEZZO_MODELS['a']: input should be a valid string"),
