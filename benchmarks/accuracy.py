@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import commit, library_versions, this_machine
+from benchmarks.results import RESULTS
 from mezzo.engine.config import EngineConfig
 from mezzo.engine.loader import load_runner
 from mezzo.model.attention import SequenceSpan
@@ -118,7 +119,7 @@ def main() -> None:
             "num_tokens": num_tokens,
             "formats": rows,
         }
-        path = _REPOSITORY / "benchmarks/results" / f"{record['date']}-{machine.slug}-accuracy.json"
+        path = RESULTS / f"{record['date']}-{machine.slug}-accuracy.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
         print(f"\nwritten to {path.relative_to(_REPOSITORY)}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mezzo.cli.main import main
 from tests.cli.sse_server import SseServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -45,6 +46,25 @@ def mezzo(environment: dict[str, str], tmp_path: Path) -> Run:
             timeout=60,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Return a function that does as `mezzo ARGS` does, without the second that a process takes to start."""
+
+    def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        for name in list(os.environ):
+            if name.startswith("MEZZO_"):
+                monkeypatch.delenv(name)
+        for name, value in {"MEZZO_HOME": str(tmp_path / "home"), "COLUMNS": "100", **variables}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["mezzo", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(args, int(ended.value.code or 0), *capsys.readouterr())
 
     return run
 

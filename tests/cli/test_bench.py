@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -17,36 +16,18 @@ import msgspec
 import pytest
 
 from mezzo.bench.report import Report
-from mezzo.cli.main import main
 from tests.bench.events import DONE, event, usage
 from tests.bench.scripted_server import Script, ScriptedServer, scripted_server
+from tests.cli.conftest import Run
 from tests.fakes import FakeBackend
 from tests.fakes import Script as FakeScript
 from tests.server.live import KEY, MODEL, LiveServer, live_server
 
-Call = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Return a function that does as `mezzo bench ARGS` does, without the second that a process takes to start."""
-
-    def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        for name in list(os.environ):
-            if name.startswith("MEZZO_"):
-                monkeypatch.delenv(name)
-        for name, value in {"MEZZO_HOME": str(tmp_path / "home"), "COLUMNS": "140", **variables}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["mezzo", "bench", *args])
-        code = 0
-        try:
-            main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return subprocess.CompletedProcess(args, code, *capsys.readouterr())
-
-    return run
+def call(call: Run) -> Run:
+    """Return a function that does as `mezzo bench ARGS` does, on a wide terminal."""
+    return lambda *args, **variables: call("bench", *args, **{"COLUMNS": "140", **variables})
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +69,7 @@ def read(path: Path) -> Report:
     return msgspec.json.decode(path.read_bytes(), type=Report)
 
 
-def test_mezzo_is_measured_with_every_workload(mezzo_server: LiveServer, call: Call, tmp_path: Path) -> None:
+def test_mezzo_is_measured_with_every_workload(mezzo_server: LiveServer, call: Run, tmp_path: Path) -> None:
     files = ["--json", "run.json", "--plot", "run.svg"]
     sizes = ["--streams", "1,2", "--max-tokens", "12"]
     done = call(
@@ -114,7 +95,7 @@ def test_mezzo_is_measured_with_every_workload(mezzo_server: LiveServer, call: C
 
 
 def test_a_server_of_openais_kind_is_asked_to_count(
-    openai_server: ScriptedServer, call: Call, tmp_path: Path
+    openai_server: ScriptedServer, call: Run, tmp_path: Path
 ) -> None:
     done = call(
         openai_server.url, "--model", "m", "--key", "secret-key", "-w", "streams", "--streams", "2",
@@ -132,7 +113,7 @@ def test_a_server_of_openais_kind_is_asked_to_count(
     assert "dialect openai" in done.stderr
 
 
-def test_a_dialect_that_is_told_is_not_tried_out(openai_server: ScriptedServer, call: Call) -> None:
+def test_a_dialect_that_is_told_is_not_tried_out(openai_server: ScriptedServer, call: Run) -> None:
     given = [openai_server.url, "--model", "m", "--key", "k", "-w", "prefill", "--no-warm-up"]
     assert call(*given, "--dialect", "openai").returncode == 0
     assert all("stream_options" in body for body in openai_server.bodies)
@@ -142,7 +123,7 @@ def test_a_dialect_that_is_told_is_not_tried_out(openai_server: ScriptedServer, 
 
 
 def test_failed_requests_are_told_and_counted_and_end_with_1(
-    openai_server: ScriptedServer, call: Call, tmp_path: Path
+    openai_server: ScriptedServer, call: Run, tmp_path: Path
 ) -> None:
     asked = iter(range(100))
 
@@ -166,7 +147,7 @@ def test_failed_requests_are_told_and_counted_and_end_with_1(
     assert "out of memory" in done.stderr
 
 
-def test_ones_own_prompts_are_sent(openai_server: ScriptedServer, call: Call, tmp_path: Path) -> None:
+def test_ones_own_prompts_are_sent(openai_server: ScriptedServer, call: Run, tmp_path: Path) -> None:
     lines = [{"messages": [{"role": "user", "content": text}]} for text in ("one", "two")]
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, lines)))
     options = ["--prompts", "own.jsonl", "--streams", "1", "--no-warm-up", "--json", "run.json"]
@@ -191,14 +172,14 @@ def test_ones_own_prompts_are_sent(openai_server: ScriptedServer, call: Call, tm
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_sent(
-    call: Call, args: list[str], message: str
+    call: Run, args: list[str], message: str
 ) -> None:
     done = call(*args)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_a_server_that_is_not_there_is_told(call: Call, unused_tcp_port: int) -> None:
+def test_a_server_that_is_not_there_is_told(call: Run, unused_tcp_port: int) -> None:
     done = call(f"http://127.0.0.1:{unused_tcp_port}", "--key", "k")
     assert done.returncode == 1
     assert f"nothing answers at http://127.0.0.1:{unused_tcp_port}" in done.stderr

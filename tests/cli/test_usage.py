@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from mezzo.cli.main import main
 from mezzo.store.database import Database
 from mezzo.store.tables import workspaces
 from tests.cli.conftest import Run
@@ -23,28 +19,6 @@ from tests.metering.rows import MODEL, add_key, add_organization, add_records, r
 
 ORGANIZATION = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 HOSTILE = "[bold]=1+1\x1b[31m"
-
-
-Call = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Return a function that does as `mezzo ARGS` does, without the second that a process takes to start."""
-
-    def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        for name in list(os.environ):
-            if name.startswith("MEZZO_"):
-                monkeypatch.delenv(name)
-        for name, value in {"MEZZO_HOME": str(tmp_path / "home"), "COLUMNS": "100", **variables}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr("sys.argv", ["mezzo", *args])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return subprocess.CompletedProcess(args, int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +58,7 @@ class TestUsage:
             ["TOTAL", "4", "2,700", "300", "150", "0.001160000"],
         ]
 
-    def test_names_are_shown_as_they_are(self, call: Call, url: str) -> None:
+    def test_names_are_shown_as_they_are(self, call: Run, url: str) -> None:
         done = call(
             "usage", "--month", "2026-09", "--by", "workspace,key", MEZZO_DATABASE_URL=url, COLUMNS="200"
         )
@@ -92,7 +66,7 @@ class TestUsage:
         assert "[bold]=1+1[U+001B][31m (k1)" in done.stdout
         assert "Name of w2 (w2)" in done.stdout
 
-    def test_csv_has_ids_and_no_names(self, call: Call, url: str) -> None:
+    def test_csv_has_ids_and_no_names(self, call: Run, url: str) -> None:
         done = call(
             *("usage", "--from", "2026-09-01", "--to", "2026-09-02", "--zone", "Europe/Paris"),
             *("--by", "tier,workspace", "--format", "csv"),
@@ -105,7 +79,7 @@ class TestUsage:
         ]
         assert "bold" not in done.stdout
 
-    def test_json_has_the_period_and_every_sum(self, call: Call, url: str) -> None:
+    def test_json_has_the_period_and_every_sum(self, call: Run, url: str) -> None:
         done = call(
             *("usage", "--month", "2026-09", "--workspace", "w2", "--by", "day", "--format", "json"),
             MEZZO_DATABASE_URL=url,
@@ -138,20 +112,20 @@ class TestUsage:
         ],
     )
     def test_a_wrong_call_exits_with_2_and_says_why(
-        self, call: Call, url: str, args: tuple[str, ...], said: str
+        self, call: Run, url: str, args: tuple[str, ...], said: str
     ) -> None:
         done = call(*args, MEZZO_DATABASE_URL=url)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"error: {said}" in done.stderr
 
-    def test_books_that_are_empty_say_so(self, call: Call) -> None:
+    def test_books_that_are_empty_say_so(self, call: Run) -> None:
         done = call("usage")
         assert done.returncode == 1
         assert "error: nothing is in the books yet" in done.stderr
 
 
 class TestCompare:
-    def test_given_tokens_need_no_books(self, call: Call) -> None:
+    def test_given_tokens_need_no_books(self, call: Run) -> None:
         done = call("usage", "compare", "--input", "3000000", "--output", "1000000", "--format", "json")
         document = json.loads(done.stdout)
         assert document["baseline"]["amount"] == "3.20"
@@ -163,7 +137,7 @@ class TestCompare:
             "highest_ratio": "7.5",
         }
 
-    def test_a_month_beside_what_it_was_billed(self, call: Call, url: str) -> None:
+    def test_a_month_beside_what_it_was_billed(self, call: Run, url: str) -> None:
         done = call("usage", "compare", "--month", "2026-09", MEZZO_DATABASE_URL=url, COLUMNS="80")
         assert done.stdout.startswith("2,700 input, 300 cached input and 150 output tokens\n")
         lines = {line[:20].strip(): line[20:].split() for line in done.stdout.splitlines()}
@@ -173,7 +147,7 @@ class TestCompare:
 
 
 class TestInvoices:
-    def test_the_same_bytes_each_time_and_as_pdf(self, call: Call, url: str, tmp_path: Path) -> None:
+    def test_the_same_bytes_each_time_and_as_pdf(self, call: Run, url: str, tmp_path: Path) -> None:
         first = call("invoices", "2026-09", "--format", "csv", MEZZO_DATABASE_URL=url)
         second = call("invoices", "2026-09", "--output", "a.csv", MEZZO_DATABASE_URL=url)
         assert (first.returncode, first.stderr, second.stderr) == (0, "", "wrote a.csv\n")
@@ -183,7 +157,7 @@ class TestInvoices:
         text = text_of_pdf((tmp_path / "a.pdf").read_bytes())
         assert "exactly USD 0.001160000" in text
 
-    def test_the_running_month_is_provisional(self, call: Call, url: str) -> None:
+    def test_the_running_month_is_provisional(self, call: Run, url: str) -> None:
         month = datetime.now(UTC).strftime("%Y-%m")
         done = call("invoices", month, MEZZO_DATABASE_URL=url)
         assert json.loads(done.stdout)["status"] == "provisional"
