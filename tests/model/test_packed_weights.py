@@ -118,6 +118,12 @@ def test_images(tmp_path: Path) -> None:
         assert torch.equal(dict(kept.vision.named_parameters())[name], parameter), name
 
 
+def test_the_bytes_of_a_position_are_those_of_the_cache(folder: Path) -> None:
+    config = ModelConfig.from_folder(folder)
+    cache = QuantizedKVCache(config, num_blocks=3, block_size=BLOCK)
+    assert cache.num_bytes == 3 * BLOCK * QuantizedKVCache.bytes_per_token(config)
+
+
 class TestKept:
     def test_packed_once_then_mapped(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -128,7 +128,8 @@ class Runner:
                 ):
                     scored.append((sequence, position))
                     scored_rows.append(len(token_ids) + position - 1 - start)
-            spans += self._spans(item)
+            num_new = item.num_new + len(item.draft)
+            spans.append(SequenceSpan(sequence.block_table, start, num_new, decodes=bool(item.draft)))
             token_ids += (*sequence.tokens_between(start, end), *item.draft.token_ids)
             positions += range(start, end + len(item.draft))
             if item.completes:
@@ -180,14 +181,6 @@ class Runner:
         num_new = item.num_new + len(item.draft)
         span = SequenceSpan(item.sequence.block_table, item.sequence.num_computed, num_new)
         return (num_new > 1, length_bucket(span, self.cache.block_size))
-
-    def _spans(self, item: ScheduledSequence) -> list[SequenceSpan]:
-        sequence = item.sequence
-        if not item.draft:
-            return [SequenceSpan(sequence.block_table, sequence.num_computed, item.num_new)]
-        num_new = item.num_new + len(item.draft)
-        span = SequenceSpan(sequence.block_table, sequence.num_computed, num_new, decodes=True)
-        return span.in_buckets(self.cache.block_size)
 
 
 def _scores(logits: Tensor, places: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int, TokenScore]]:

@@ -32,6 +32,11 @@ class SequenceSpan:
     num_new: int
     decodes: bool = False
 
+    def slots(self, block_size: int) -> list[int]:
+        """Return the places of the new tokens in the cache, block * block_size + offset."""
+        positions = range(self.num_context, self.num_context + self.num_new)
+        return [self.block_table[p // block_size] * block_size + p % block_size for p in positions]
+
     def in_buckets(self, block_size: int) -> list[SequenceSpan]:
         """Divide the span where its tokens read numbers of keys that round differently."""
         spans: list[SequenceSpan] = []
@@ -87,10 +92,10 @@ def plan_attention(
     Neighbours that have one new token each and the same length bucket share a group, so padding at most doubles
     what is read. A span of several tokens is a group of its own: its cost is in its rows, not in the call.
     """
-    slots = [
-        span.block_table[position // cache.block_size] * cache.block_size + position % cache.block_size
-        for span in spans
-        for position in range(span.num_context, span.num_context + span.num_new)
+    slots = [slot for span in spans for slot in span.slots(cache.block_size)]
+    # A draft is divided where its tokens would read numbers of keys that round differently.
+    spans = [
+        part for span in spans for part in (span.in_buckets(cache.block_size) if span.decodes else [span])
     ]
     groups: list[SpanGroup] = []
     start = first = 0

@@ -77,10 +77,7 @@ class QuantizedDecoder:
         for span in spans:
             numbers.append((len(slots), span.num_new, span.num_context, len(tables)))
             end = span.num_context + span.num_new
-            slots += [
-                span.block_table[position // size] * size + position % size
-                for position in range(span.num_context, end)
-            ]
+            slots += span.slots(size)
             tables += span.block_table[: -(-end // size)]
         return QuantizedPlan(
             torch.tensor(slots),
