@@ -108,8 +108,8 @@ def busy_processes(number: int) -> Iterator[None]:
 
 
 def prompt(seed: int, length: int) -> list[int]:
-    """Return token ids that no other seed's prompt begins with."""
-    return [(31 * seed + 7 * position) % 1000 for position in range(length)]
+    """Return token ids that no other seed's prompt begins with, none of them among the first, which may be special."""
+    return [100 + (31 * seed + 7 * position) % 900 for position in range(length)]
 
 
 def decode_ms(core: EngineCore, num_streams: int) -> float:

@@ -17,6 +17,7 @@ from mezzo.model.kernels.packing import (
     pack_exactly,
     unpack,
 )
+from tests.model.quantized import of_four_bits
 
 try:
     check_kernels()
@@ -41,13 +42,9 @@ def rounded(x: Tensor) -> Tensor:
     return torch.where(scale > 0, (groups / scale).round() * scale, 0).flatten(1)
 
 
-def of_four_bits(outputs: int, inputs: int) -> Tensor:
-    """Return weights that four bits can hold exactly: each group has both ends of its range."""
-    q = torch.randint(0, 16, (outputs, inputs // 32, 32), generator=torch.Generator().manual_seed(5))
-    q[:, :, 3], q[:, :, 17] = 0, 15
-    scale = (normal(outputs, inputs // 32, seed=6).abs() * 0.01 + 0.001).half().float()
-    minimum = normal(outputs, inputs // 32, seed=7).half().float() * 0.05
-    return (q * scale[..., None] + minimum.half().float()[..., None]).flatten(1)
+def with_update(outputs: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a matrix, and the two of an update of rank 64 that is a third of its size."""
+    return normal(outputs, inputs, seed=1), normal(64, inputs, seed=3), normal(outputs, 64, seed=4) / 24
 
 
 class TestPacking:
@@ -147,6 +144,34 @@ class TestLinear:
         found = kernels.gated_linear(x, Matrix(pack(interleave_gates(weight), 8)), norm)
         torch.testing.assert_close(found, torch.nn.functional.silu(gate) * up, rtol=1e-6, atol=1e-6)
 
+    @pytest.mark.parametrize("rows", [1, 3, 4, 200])
+    def test_with_an_update(self, kernels: Kernels, rows: int) -> None:
+        base, down, up = (pack(w, bits) for w, bits in zip(with_update(80, 192), (4, 8, 8), strict=True))
+        x = normal(rows, 192, seed=2)
+        low = kernels.linear(x, Matrix(down))
+        expected = kernels.linear(x, Matrix(base)) + kernels.linear(low, Matrix(up))
+        assert torch.equal(kernels.linear(x, Matrix(base, (down, up))), expected)
+        exactly = unpack(base).double() + unpack(up).double() @ unpack(down).double()
+        unexplained = (expected - rounded(x) @ exactly.T).square().mean() / expected.var()
+        assert unexplained < 1e-4  # what `down` makes of x is rounded once more
+
+    def test_gated_with_an_update(self, kernels: Kernels) -> None:
+        weight, down, up = with_update(2 * 64, 96)
+        x, norm = normal(9, 96, seed=1), Norm(torch.ones(96), 1e-5)
+        halves = zip(weight.chunk(2), up.chunk(2), strict=True)
+        gate, other = (
+            kernels.linear(x, Matrix(pack(w, 8), (pack(down, 8), pack(u, 8))), norm) for w, u in halves
+        )
+        whole = Matrix(pack(interleave_gates(weight), 8), (pack(down, 8), pack(interleave_gates(up), 8)))
+        found = kernels.gated_linear(x, whole, norm)
+        torch.testing.assert_close(found, torch.nn.functional.silu(gate) * other, rtol=1e-6, atol=1e-6)
+
+    def test_an_update_of_another_shape_is_refused(self) -> None:
+        base, down, up = (pack(w, 8) for w in with_update(80, 192))
+        for update in [(up, down), (down, pack(normal(80, 32), 8)), (pack(normal(64, 96), 8), up)]:
+            with pytest.raises(ValueError, match="does not fit"):
+                Matrix(base, update)
+
     @pytest.mark.parametrize("num_bits", [4, 8])
     def test_embeddings_are_rows_of_the_matrix(self, kernels: Kernels, num_bits: int) -> None:
         packed = pack(normal(37, 64), num_bits)
@@ -155,9 +180,12 @@ class TestLinear:
 
 
 class TestSameBits:
+    @pytest.mark.parametrize("has_update", [False, True])
     @pytest.mark.parametrize("num_bits", [4, 8])
-    def test_in_any_batch_and_on_any_number_of_threads(self, num_bits: int) -> None:
-        matrix, norm = Matrix(pack(normal(112, 576), num_bits)), Norm(1 + 0.1 * normal(576, seed=3), 1e-5)
+    def test_in_any_batch_and_on_any_number_of_threads(self, num_bits: int, has_update: bool) -> None:
+        weight, down, up = with_update(112, 576)
+        update = (pack(down, 8), pack(up, 8)) if has_update else None
+        matrix, norm = Matrix(pack(weight, num_bits), update), Norm(1 + 0.1 * normal(576, seed=3), 1e-5)
         x = normal(130, 576, seed=1)
         expected = Kernels(1).linear(x, matrix, norm)
         for num_threads in (1, 2, 3):

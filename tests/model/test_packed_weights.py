@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from mezzo.engine.config import EngineConfig
 from mezzo.engine.loader import CannotLoad, load_runner
 from mezzo.model import packed_weights
-from mezzo.model.attention import SequenceSpan
 from mezzo.model.config import ModelConfig
 from mezzo.model.kernels import library
 from mezzo.model.kernels.library import Kernels, KernelsMissing, check_kernels
@@ -21,14 +20,12 @@ from mezzo.model.kv_cache import KVCache
 from mezzo.model.packed_weights import QuantizedNetwork, load_quantized, why_not_quantized
 from mezzo.model.quantized_kv_cache import QuantizedKVCache
 from tests import tiny
+from tests.model.quantized import BLOCK, SHAPE, logits_of
 
 try:
     check_kernels()
 except KernelsMissing as error:
     pytest.skip(str(error), allow_module_level=True)
-
-BLOCK = 16
-SHAPE = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 96}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +37,6 @@ def load(folder: Path, packed_folder: Path | None = None, **options: Any) -> Qua
     config = ModelConfig.from_folder(folder)
     options = {"num_bits": 8, "kernels": Kernels(1)} | options
     return load_quantized(folder, config, packed_folder=packed_folder, **options)
-
-
-def logits_of(network: Any, token_ids: list[int], cache: Any) -> torch.Tensor:
-    span = SequenceSpan([3, 1, 0, 2, 5, 4], 0, len(token_ids))
-    positions = torch.arange(len(token_ids))
-    with torch.inference_mode():
-        plan = network.decoder.plan([span], cache)
-        logits: torch.Tensor = network.decoder(torch.tensor(token_ids), positions, plan, cache, positions)
-    return logits
 
 
 @pytest.mark.parametrize(("num_bits", "most"), [(8, 0.05), (4, 0.7)])

@@ -26,7 +26,7 @@ def test_folder_holds_all_files_and_a_manifest(make_gguf: Callable[..., Path], t
         *("tokenizer.json", "tokenizer_config.json"),
     ]
     assert json.loads((tmp_path / "out" / "mezzo.json").read_text()) == {
-        "converter_version": 1,
+        "converter_version": 2,
         "source": "tiny.gguf",
         "sha256": "0" * 64,
         "description": "Tiny (mit)",

@@ -53,8 +53,8 @@ class TestFolder:
         folder = convert(gguf, tmp_path / "out", vision)
         assert missing_files(folder) == []
         assert sorted(file.name for file in folder.iterdir()) == [
-            *("chat_template.jinja", "config.json", "generation_config.json", "mezzo.json"),
-            *("model.safetensors", "preprocessor_config.json", "processor_config.json"),
+            *("chat_template.jinja", "config.json", "generation_config.json", "merged_lora.safetensors"),
+            *("mezzo.json", "model.safetensors", "preprocessor_config.json", "processor_config.json"),
             *("tokenizer.json", "tokenizer_config.json"),
         ]
         raw = read(folder / "config.json")
@@ -107,6 +107,19 @@ class TestFolder:
             assert np.abs(tensor - expected[name]).max() <= tolerance, name
         changed = "language_model.model.layers.0.self_attn.k_proj.weight"
         assert np.abs(joined[changed] - language["model.layers.0.self_attn.k_proj.weight"]).max() > 0.1
+
+    def test_what_was_merged_is_kept_beside_it(self, gguf: Path, make_vision: Make, tmp_path: Path) -> None:
+        folder = convert(gguf, tmp_path / "out", make_vision())
+        updates, joined = (
+            load_file(folder / "merged_lora.safetensors"),
+            load_file(folder / "model.safetensors"),
+        )
+        language = load_file(convert(gguf, tmp_path / "language", None) / "model.safetensors")
+        assert len(updates) == 4
+        for stem in ("model.layers.0.self_attn.k_proj", "model.layers.1.mlp.down_proj"):
+            a, b = (updates[f"language_model.{stem}.lora_{part}.weight"] for part in "AB")
+            found = joined[f"language_model.{stem}.weight"] - b @ a
+            assert np.abs(found - language[f"{stem}.weight"]).max() < 1e-6
 
     def test_untied_embeddings_stay_untied(self, make_gguf: Make, make_vision: Make, tmp_path: Path) -> None:
         folder = convert(make_gguf(spare=SPARE, tied=False), tmp_path / "out", make_vision())

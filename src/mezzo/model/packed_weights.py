@@ -3,6 +3,7 @@
 The first load of a checkpoint reads and packs it, which takes seconds; the result is kept, and later starts map it:
 nothing is read before it is needed, and processes share the pages. The file is safetensors, with mezzo's parameter
 names: matrices of the decoder are bytes as `mezzo.model.kernels.packing` lays them out, everything else is float32.
+A matrix whose update is kept apart has two more beside it, `NAME.down` and `NAME.up`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from mezzo.model.checkpoint import load_network, read_headers
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
@@ -31,13 +33,16 @@ from mezzo.model.kernels.packing import (
     pack,
     pack_exactly,
 )
+from mezzo.model.lora_names import MERGED_LORA
+from mezzo.model.merged_lora import merged_updates
 from mezzo.model.quantized import QuantizedDecoder, QuantizedLayer
 from mezzo.model.tensor_file import read_header
 from mezzo.model.vision import Vision
 from mezzo.model.weight_files import weight_files
 
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 _HEAD, _EMBEDDINGS = "decoder.output.weight", "decoder.tok_embeddings.weight"
+_DOWN, _UP = ".down", ".up"
 _CPU = torch.device("cpu")
 
 
@@ -85,9 +90,10 @@ def load_quantized(
 ) -> QuantizedNetwork:
     """Load the weights in `folder`, its decoder's matrices in `num_bits`: 8, or 4.
 
-    In eight bits, a matrix that was made of four keeps its four; in four bits, embeddings and head have eight. What
-    was packed is kept in `packed_folder`, and found there the next time; `on_warning` is told if it cannot be written.
-    Raises: UnsupportedCheckpoint as `load_network`; ValueError for weights beyond float16.
+    In eight bits, a matrix that was made of four keeps its four, also one that was updated since if the checkpoint says
+    by what (`mezzo.model.merged_lora`); in four bits, embeddings and head have eight. What was packed is kept in
+    `packed_folder`, and found there the next time; `on_warning` is told if it cannot be written.
+    Raises: UnsupportedCheckpoint as `load_network` and `merged_updates`; ValueError for weights beyond float16.
     """
     if packed_folder is None:
         return _network(config, _packed(folder, config, num_bits, on_progress), num_bits, kernels)
@@ -108,7 +114,8 @@ def load_quantized(
 
 def _fingerprint(folder: Path, config: ModelConfig) -> str:
     """Tell whether packed weights are of these files: by size and time, since reading them is what is to be avoided."""
-    files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(folder)]
+    paths = [*weight_files(folder), *folder.glob(MERGED_LORA)]
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.blake2b(repr((_LAYOUT_VERSION, files, config)).encode(), digest_size=16).hexdigest()
 
 
@@ -116,25 +123,38 @@ def _packed(
     folder: Path, config: ModelConfig, num_bits: int, on_progress: Callable[[int, int], None]
 ) -> dict[str, Tensor]:
     """Read the checkpoint and pack it, parameter by parameter; each one's float numbers are given up at once."""
-    stored = {tensor.dtype for tensor in read_headers(folder).tensors.values() if len(tensor.shape) == 2}
-    dtype = torch.bfloat16 if stored <= {torch.bfloat16, torch.float8_e4m3fn} else torch.float32
+    stored = read_headers(folder)
+    dtypes = {tensor.dtype for tensor in stored.tensors.values() if len(tensor.shape) == 2}
+    dtype = torch.bfloat16 if dtypes <= {torch.bfloat16, torch.float8_e4m3fn} else torch.float32
     network = load_network(folder, config, dtype=dtype, device=_CPU, on_progress=on_progress)
-    tensors = {}
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    updates = merged_updates(folder, config, stored.layout, shapes)
+    tensors: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
-        is_matrix = name.startswith("decoder.") and parameter.dim() == 2
-        tensors[name] = (
-            _packed_matrix(name, parameter.data, num_bits) if is_matrix else parameter.data.float().clone()
-        )
+        if name.startswith("decoder.") and parameter.dim() == 2:
+            tensors |= _packed_matrix(name, parameter.data, num_bits, updates.get(name))
+        else:
+            tensors[name] = parameter.data.float().clone()
         parameter.data = torch.empty(0)
     return tensors
 
 
-def _packed_matrix(name: str, weight: Tensor, num_bits: int) -> Tensor:
+def _packed_matrix(
+    name: str, weight: Tensor, num_bits: int, update: tuple[Tensor, Tensor] | None
+) -> dict[str, Tensor]:
     if name.endswith(".w13.weight"):
         weight = interleave_gates(weight)
+        update = update and (update[0], interleave_gates(update[1]))
+    if update is not None:
+        a, b = update
+        base = pack_exactly(weight.float() - b @ a)
+        if base.num_bits == 4:
+            # Whole groups of ranks; what is added is zero.
+            down, up = F.pad(a, (0, 0, 0, -len(a) % GROUP)), F.pad(b, (0, -len(a) % GROUP))
+            return {name: base.data, name + _DOWN: pack(down, 8).data, name + _UP: pack(up, 8).data}
     if num_bits == 8:
-        return pack_exactly(weight).data
-    return pack(weight, 8 if name in (_HEAD, _EMBEDDINGS) else 4).data
+        return {name: pack_exactly(weight).data}
+    return {name: pack(weight, 8 if name in (_HEAD, _EMBEDDINGS) else 4).data}
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -178,9 +198,15 @@ def _network(
     config = replace(config, tied_embeddings=_EMBEDDINGS not in tensors)
     outputs = {_HEAD: config.vocab_size, _EMBEDDINGS: config.vocab_size}
 
-    def matrix(name: str) -> Matrix:
+    def quantized(name: str) -> QuantizedMatrix:
         data = tensors[name]
-        return Matrix(QuantizedMatrix(data, outputs.get(name, data.shape[0] * TILE)))
+        return QuantizedMatrix(data, outputs.get(name, data.shape[0] * TILE))
+
+    def matrix(name: str) -> Matrix:
+        has_update = name + _DOWN in tensors
+        return Matrix(
+            quantized(name), (quantized(name + _DOWN), quantized(name + _UP)) if has_update else None
+        )
 
     def norm(name: str) -> Norm:
         return Norm(tensors[name], config.norm_eps)

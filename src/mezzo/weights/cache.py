@@ -23,7 +23,7 @@ from mezzo.weights.errors import WeightsError
 from mezzo.weights.progress import Progress, format_size
 
 # Part of every converted folder's name: raise it when the same GGUF gives other files than before.
-CONVERTER_VERSION = 1
+CONVERTER_VERSION = 2
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 MORE_ROOM = "Free some space there, or set MEZZO_HOME to a folder on a disk with more room."

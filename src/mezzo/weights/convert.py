@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mezzo.kit.files import write_json
+from mezzo.model.lora_names import MERGED_LORA, STORED_A, STORED_B
 from mezzo.weights.cache import CONVERTER_VERSION, require_free_space
 from mezzo.weights.errors import WeightsError
 from mezzo.weights.folder import MANIFEST
@@ -22,7 +23,12 @@ from mezzo.weights.progress import Progress
 from mezzo.weights.safetensors_file import float32_bytes, write_float32
 from mezzo.weights.tokenizer_files import build_tokenizer, tokenizer_config
 from mezzo.weights.vision_half import CHAT_TEMPLATE, TENSORS, VisionHalf
-from mezzo.weights.vision_tensors import ConvertedTensor, join_tensors, read_vision_tensors
+from mezzo.weights.vision_tensors import (
+    ConvertedTensor,
+    UpdatedTensor,
+    join_tensors,
+    read_vision_tensors,
+)
 
 SMALL_FILES_BYTES = 16_000_000  # tokenizer and configuration: a few megabytes, with room
 
@@ -51,8 +57,10 @@ def convert_gguf(
     """
     file = GgufFile(gguf)
     checkpoint = _language_model(file) if vision is None else _multimodal_model(file, vision)
-    shapes = {tensor.name: tensor.shape for tensor in checkpoint.tensors}
-    num_bytes = float32_bytes(shapes.values())
+    files = {"model.safetensors": [(tensor.name, tensor) for tensor in checkpoint.tensors]}
+    if updates := _updates(checkpoint.tensors):
+        files[MERGED_LORA] = updates
+    num_bytes = sum(float32_bytes(tensor.shape for _, tensor in tensors) for tensors in files.values())
     require_free_space(folder.parent, num_bytes + SMALL_FILES_BYTES)
 
     folder.mkdir()
@@ -63,8 +71,9 @@ def convert_gguf(
     manifest = {"converter_version": CONVERTER_VERSION, **asdict(_completed(origin, file))}
     write_json(folder / MANIFEST, manifest | checkpoint.provenance)
     with progress.stage("Converting to safetensors", num_bytes) as advance:
-        tensors = (tensor.read() for tensor in checkpoint.tensors)
-        write_float32(folder / "model.safetensors", shapes, tensors, advance)
+        for name, tensors in files.items():
+            shapes = {stored: tensor.shape for stored, tensor in tensors}
+            write_float32(folder / name, shapes, (tensor.read() for _, tensor in tensors), advance)
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,16 @@ def _multimodal_model(file: GgufFile, vision: VisionHalf) -> _Checkpoint:
         ),
         provenance={"vision_sha256": settings["sha256"]},
     )
+
+
+def _updates(tensors: Sequence[ConvertedTensor]) -> list[tuple[str, ConvertedTensor]]:
+    """Return what was merged into the tensors, by name: with it, mezzo.model.merged_lora takes them apart again."""
+    pairs = []
+    for tensor in tensors:
+        if isinstance(tensor, UpdatedTensor):
+            stem = tensor.name.removesuffix(".weight")
+            pairs += [(stem + STORED_A, tensor.a), (stem + STORED_B, tensor.b)]
+    return pairs
 
 
 def _completed(origin: Origin, file: GgufFile) -> Origin:

@@ -52,11 +52,11 @@ class _Renamed:
 
 
 @dataclass(frozen=True)
-class _Updated(_Renamed):
+class UpdatedTensor(_Renamed):
     """W + B A. Shapes: W (rows, columns), A (rank, columns), B (rows, rank); the sum in float32."""
 
-    a: _Stored
-    b: _Stored
+    a: ConvertedTensor
+    b: ConvertedTensor
 
     def read(self) -> NDArray[np.float32]:
         values: NDArray[np.float32] = self.b.read() @ self.a.read()
@@ -118,7 +118,7 @@ def join_tensors(
             joined.append(_Renamed(name, tensor))
         elif isinstance(a, _Stored) and isinstance(b, _Stored):
             _check_update(stem, tensor.shape, a.shape, b.shape)
-            joined.append(_Updated(name, tensor, a, b))
+            joined.append(UpdatedTensor(name, tensor, a, b))
         else:
             raise WeightsError(f"The update of {stem} lacks {_A if a is None else _B}.")
     if unknown := sorted(name for name in left if not name.startswith(_VISION)):

@@ -27,7 +27,10 @@ class KernelsMissing(Exception):
 
 
 class _Matrix(ctypes.Structure):
-    _fields_ = (("data", _pointer), ("num_outputs", _int64), ("num_inputs", _int64), ("num_bits", _int64))
+    _fields_ = (
+        ("data", _pointer), ("num_outputs", _int64), ("num_inputs", _int64), ("num_bits", _int64), ("down", _pointer),
+        ("up", _pointer),
+    )  # fmt: skip
 
 
 class _HeadsShape(ctypes.Structure):
@@ -48,7 +51,7 @@ def _library() -> ctypes.CDLL:
         _pointer, _pointer, _int64, _pointer, ctypes.c_float, ctypes.c_int, _pointer, _pointer,
     ]  # fmt: skip
     library.linear.restype = None
-    library.linear_scratch_bytes.argtypes = [_int64, _int64]
+    library.linear_scratch_bytes.argtypes = [_int64, _int64, _int64]
     library.linear_scratch_bytes.restype = _int64
     library.embed.argtypes = [_pointer, _pointer, _int64, _pointer]
     library.embed.restype = None
@@ -76,15 +79,39 @@ class Norm:
 
 
 class Matrix:
-    """A quantized matrix that the kernels can multiply with. Keeps the memory of `quantized` alive."""
+    """A quantized matrix that the kernels can multiply with. Keeps the memory of `quantized` alive.
 
-    def __init__(self, quantized: QuantizedMatrix) -> None:
+    update   the matrices (down, up) of an update of low rank, to multiply with W + up down; their rank is whole groups
+    """
+
+    def __init__(
+        self, quantized: QuantizedMatrix, update: tuple[QuantizedMatrix, QuantizedMatrix] | None = None
+    ) -> None:
         self.quantized = quantized
         self.num_outputs = quantized.num_outputs
+        self.rank = 0
+        self._update: tuple[Matrix, Matrix] | None = None
+        addresses: tuple[int | None, int | None] = (None, None)
+        if update is not None:
+            down, up = (Matrix(narrow) for narrow in update)
+            self.rank = up.quantized.num_inputs
+            shapes = (
+                down.quantized.num_padded_outputs,
+                down.quantized.num_inputs,
+                up.quantized.num_padded_outputs,
+            )
+            if shapes != (self.rank, quantized.num_inputs, quantized.num_padded_outputs):
+                raise ValueError(f"an update of {shapes} and rank {self.rank} does not fit its matrix")
+            self._update = down, up
+            addresses = down.address, up.address
         self._struct = _Matrix(
-            quantized.data.data_ptr(), quantized.num_padded_outputs, quantized.num_inputs, quantized.num_bits
+            quantized.data.data_ptr(),
+            quantized.num_padded_outputs,
+            quantized.num_inputs,
+            quantized.num_bits,
+            *addresses,
         )
-        self.address = ctypes.addressof(self._struct)
+        self.address: int = ctypes.addressof(self._struct)
 
 
 class Heads:
@@ -133,7 +160,7 @@ class Kernels:
 
     def _product(self, x: Tensor, matrix: Matrix, norm: Norm | None, mode: int, out: Tensor) -> Tensor:
         num_rows, num_inputs = x.shape
-        num_bytes = self._scratch_bytes(num_rows, num_inputs)
+        num_bytes = self._scratch_bytes(num_rows, num_inputs, matrix.rank)
         if num_bytes > len(self._scratch):
             self._scratch = torch.empty(num_bytes, dtype=torch.uint8)
         self._library.linear(

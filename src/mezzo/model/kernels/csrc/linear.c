@@ -10,6 +10,9 @@
 // minima; then vectors of 16 outputs times 4 neighbouring inputs, a byte each: in eight bits q + 128, and in four bits
 // the q of inputs 4i to 4i+3 in the low halves and that of inputs 16+4i to 16+4i+3 in the high ones. Written by
 // mezzo.model.kernels.packing.
+//
+// A matrix may have an update of low rank beside it, (W + up down) x: two narrow matrices in eight bits. What down x is
+// gets rounded like any row of inputs. It costs less than it would to hold the sum in eight bits, where W is in four.
 
 #include "threads.h"
 
@@ -25,11 +28,12 @@ enum { GROUP = 32, TILE = 16, ROWS_AT_ONCE = 4, ROWS_IN_CACHE = 96 };
 enum { PREFETCH_BYTES = 1024, TASKS_OF_THREAD = 3, PRODUCTS_OF_TASK = 1 << 22 };
 enum { STORE = 0, ADD = 1, GATE = 2 };
 
-typedef struct {
+typedef struct matrix {
     const uint8_t *data;
     int64_t num_outputs;  // a multiple of 16
     int64_t num_inputs;   // a multiple of 32
     int64_t num_bits;     // 4 or 8
+    const struct matrix *down, *up;  // (rank, num_inputs) and (num_outputs, rank), rank a multiple of 32; or both NULL
 } matrix;
 
 // Rows in eight bits, four rows together, so that what a tile reads of them lies in one piece: of each four rows in turn
@@ -49,7 +53,7 @@ typedef struct {
     int64_t num_rows;
     float *outputs;
     int mode;
-    rounded_rows rounded;
+    rounded_rows rounded, low;  // the inputs, and what the update's `down` makes of them
     int64_t tiles_at_once, chunks_of_tiles;
 } product;
 
@@ -281,6 +285,17 @@ AVX2 static void finish_tile(const product *p, int64_t tile, int64_t row, int64_
     }
 }
 
+// Add the update of a tile to its results.
+AVX2 static void add_update(const product *p, int64_t tile, int64_t row, int64_t num_rows, float *result) {
+    const matrix *up = p->weights->up;
+    int64_t num_groups = up->num_inputs / GROUP;
+    float update[ROWS_AT_ONCE * TILE];
+    tile_function compute = tile_function_for(up->num_bits);
+    compute(up->data + tile * num_groups * group_bytes(up->num_bits), &p->low, num_groups, row, num_rows, update);
+    for (int64_t i = 0; i < num_rows * TILE; i += 8)
+        _mm256_storeu_ps(result + i, _mm256_add_ps(_mm256_loadu_ps(result + i), _mm256_loadu_ps(update + i)));
+}
+
 // Some tiles for as many rows as stay in the cache.
 static void tiles_task(void *context, int64_t task) {
     const product *p = context;
@@ -296,15 +311,54 @@ static void tiles_task(void *context, int64_t task) {
     for (int64_t tile = first_tile; tile < last_tile; tile += tiles_together)
         for (int64_t row = first_row; row < last_row; row += ROWS_AT_ONCE) {
             int64_t num_rows = last_row - row < ROWS_AT_ONCE ? last_row - row : ROWS_AT_ONCE;
-            for (int64_t i = 0; i < tiles_together; i++)
+            for (int64_t i = 0; i < tiles_together; i++) {
                 compute(w->data + (tile + i) * tile_bytes, &p->rounded, num_groups, row, num_rows, results[i]);
+                if (w->up != NULL) add_update(p, tile + i, row, num_rows, results[i]);
+            }
             finish_tile(p, tile, row, num_rows, results[tiles_together - 1], results[0]);
         }
 }
 
-int64_t linear_scratch_bytes(int64_t num_rows, int64_t num_inputs) {
+// ---- memory of rounded rows, and what is done with it
+
+static int64_t rounded_bytes(int64_t num_rows, int64_t num_inputs) {
     int64_t bytes_of_group = GROUP + 2 * (int64_t)sizeof(float) + (int64_t)sizeof(int32_t);
     return (num_rows + 3) / 4 * 4 * num_inputs / GROUP * bytes_of_group;
+}
+
+static rounded_rows rounded_at(void *memory, int64_t num_rows, int64_t num_inputs) {
+    int64_t num_groups = (num_rows + 3) / 4 * 4 * num_inputs / GROUP;
+    rounded_rows rows = {.scales = memory};
+    rows.sums = rows.scales + num_groups;
+    rows.int_sums = (int32_t *)(rows.sums + num_groups);
+    rows.numbers = (int8_t *)(rows.int_sums + num_groups);
+    return rows;
+}
+
+static void round_rows(product *p) {
+    if (p->num_rows < 4)
+        for (int64_t row = 0; row < p->num_rows; row++) round_task(p, row);
+    else
+        pool_run(round_task, p, p->num_rows);
+}
+
+// Handing out a task takes about a microsecond, so there are few; but enough that the threads end together, also when one
+// of them has lost its core for a while.
+static void multiply_rounded(product *p) {
+    const matrix *w = p->weights;
+    int64_t num_tiles = w->num_outputs / TILE, most_tiles = num_tiles / (TASKS_OF_THREAD * pool_size());
+    int64_t rows_of_task = p->num_rows < ROWS_IN_CACHE ? p->num_rows : ROWS_IN_CACHE;
+    int64_t enough_tiles = PRODUCTS_OF_TASK / (rows_of_task * TILE * w->num_inputs);
+    p->tiles_at_once = (most_tiles < enough_tiles ? most_tiles : enough_tiles) / 2 * 2;
+    if (p->tiles_at_once < 2) p->tiles_at_once = 2;
+    p->chunks_of_tiles = (num_tiles + p->tiles_at_once - 1) / p->tiles_at_once;
+    int64_t blocks_of_rows = (p->num_rows + ROWS_IN_CACHE - 1) / ROWS_IN_CACHE;
+    pool_run(tiles_task, p, p->chunks_of_tiles * blocks_of_rows);
+}
+
+// rank: of the update, 0 where there is none.
+int64_t linear_scratch_bytes(int64_t num_rows, int64_t num_inputs, int64_t rank) {
+    return rounded_bytes(num_rows, num_inputs) + rounded_bytes(num_rows, rank) + num_rows * rank * (int64_t)sizeof(float);
 }
 
 void linear(
@@ -312,29 +366,23 @@ void linear(
     float *outputs, void *scratch
 ) {
     if (num_rows == 0) return;
-    int64_t num_groups = (num_rows + 3) / 4 * 4 * weights->num_inputs / GROUP;
-    rounded_rows rounded = {.scales = scratch};
-    rounded.sums = rounded.scales + num_groups;
-    rounded.int_sums = (int32_t *)(rounded.sums + num_groups);
-    rounded.numbers = (int8_t *)(rounded.int_sums + num_groups);
+    uint8_t *memory = scratch;
     product p = {
         .weights = weights, .inputs = inputs, .norm_weight = norm_weight, .norm_eps = norm_eps, .num_rows = num_rows,
-        .outputs = outputs, .mode = mode, .rounded = rounded,
+        .outputs = outputs, .mode = mode, .rounded = rounded_at(memory, num_rows, weights->num_inputs),
     };
-    if (num_rows < 4)
-        for (int64_t row = 0; row < num_rows; row++) round_task(&p, row);
-    else
-        pool_run(round_task, &p, num_rows);
-    // Handing out a task takes about a microsecond, so there are few; but enough that the threads end together, also when
-    // one of them has lost its core for a while.
-    int64_t num_tiles = weights->num_outputs / TILE, most_tiles = num_tiles / (TASKS_OF_THREAD * pool_size());
-    int64_t rows_of_task = num_rows < ROWS_IN_CACHE ? num_rows : ROWS_IN_CACHE;
-    int64_t enough_tiles = PRODUCTS_OF_TASK / (rows_of_task * TILE * weights->num_inputs);
-    p.tiles_at_once = (most_tiles < enough_tiles ? most_tiles : enough_tiles) / 2 * 2;
-    if (p.tiles_at_once < 2) p.tiles_at_once = 2;
-    p.chunks_of_tiles = (num_tiles + p.tiles_at_once - 1) / p.tiles_at_once;
-    int64_t blocks_of_rows = (num_rows + ROWS_IN_CACHE - 1) / ROWS_IN_CACHE;
-    pool_run(tiles_task, &p, p.chunks_of_tiles * blocks_of_rows);
+    round_rows(&p);
+    if (weights->up != NULL) {
+        int64_t rank = weights->up->num_inputs;
+        memory += rounded_bytes(num_rows, weights->num_inputs);
+        p.low = rounded_at(memory, num_rows, rank);
+        float *low = (float *)(memory + rounded_bytes(num_rows, rank));
+        product down = {.weights = weights->down, .num_rows = num_rows, .outputs = low, .mode = STORE, .rounded = p.rounded};
+        multiply_rounded(&down);
+        product up = {.weights = weights->up, .inputs = low, .num_rows = num_rows, .rounded = p.low};
+        round_rows(&up);
+    }
+    multiply_rounded(&p);
 }
 
 // ---- rows of a matrix as numbers
