@@ -9,18 +9,15 @@ they are younger than the models. They are read in windows of 1,024 tokens; the 
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import commit, library_versions, this_machine
-from benchmarks.results import RESULTS
+from benchmarks.records import save
 from mezzo.engine.config import EngineConfig
 from mezzo.engine.loader import load_runner
 from mezzo.model.attention import SequenceSpan
@@ -109,18 +106,7 @@ def main() -> None:
             f"| {row.perplexity_change:+.2%} | {row.top1:.2%} | {row.divergence:.5f} |"
         )
     if args.save:
-        machine = this_machine()
-        record = {
-            "date": datetime.date.today().isoformat(),
-            "commit": commit(),
-            "machine": machine,
-            "libraries": library_versions(),
-            "checkpoint": args.folder.name,
-            "num_tokens": num_tokens,
-            "formats": rows,
-        }
-        path = RESULTS / f"{record['date']}-{machine.slug}-accuracy.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+        path = save("accuracy", checkpoint=args.folder.name, num_tokens=num_tokens, formats=rows)
         print(f"\nwritten to {path.relative_to(_REPOSITORY)}")
 
 

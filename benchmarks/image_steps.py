@@ -12,7 +12,6 @@ as many tokens.
 from __future__ import annotations
 
 import argparse
-import datetime
 import statistics
 import time
 from collections.abc import Callable
@@ -20,8 +19,7 @@ from collections.abc import Callable
 import msgspec
 import torch
 
-from benchmarks.machine import commit, library_versions, this_machine
-from benchmarks.results import RESULTS
+from benchmarks.records import save
 from mezzo.engine.config import EngineConfig, Vocabulary
 from mezzo.engine.core import EngineCore
 from mezzo.engine.messages import AddRequest, ImageInput
@@ -149,16 +147,6 @@ class Figures(msgspec.Struct, frozen=True):
     worst_to_text: float | None
 
 
-class Record(msgspec.Struct, frozen=True):
-    date: str
-    commit: str
-    machine: object
-    libraries: dict[str, str]
-    command: str
-    rounds: int
-    figures: dict[str, Figures]
-
-
 def measure(core: EngineCore, rounds: int) -> dict[str, Figures]:
     all_steps: dict[str, list[list[float]]] = {name: [] for name in LOADS}
     for make in LOADS.values():  # once each, unmeasured
@@ -198,20 +186,7 @@ def main() -> None:
             f"{name:28} {row.num_steps:3} steps, median {row.median_ms:6.1f} ms, worst {row.worst_ms:6.1f} ms{ratio}"
         )
     if options.save:
-        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        machine = this_machine()
-        record = Record(
-            date=today,
-            commit=commit(),
-            machine=machine,
-            libraries=library_versions(),
-            command=f"python -m benchmarks.image_steps --threads {options.threads} --rounds {options.rounds}",
-            rounds=options.rounds,
-            figures=figures,
-        )
-        path = RESULTS / f"{today}-{machine.slug}-image-steps.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-        print(path)
+        print(save("image-steps", rounds=options.rounds, figures=figures))
 
 
 if __name__ == "__main__":

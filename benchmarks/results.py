@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from benchmarks import records
 from benchmarks.machine import Machine
 from mezzo.bench.figures import BUSY_CLIENT, Figure
 from mezzo.bench.report import number
@@ -20,8 +20,6 @@ from mezzo.bench.workloads import AnyWorkload
 QUIET_CORES = 0.05
 # Completion tokens of one server / those of another, above which a load is said not to have been the same work.
 UNEQUAL_WORK = 1.05
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class ServerFacts(msgspec.Struct, frozen=True):
@@ -259,16 +257,8 @@ def _cell(figures: Spread | None) -> str:
 
 
 def write(results: Record) -> Path:
-    """Write `results/<date>-<device>-<topic>.json`; a second run of one day gets a number."""
-    stem = f"{results.date}-{results.machine.slug}-{results.topic}"
-    path = RESULTS / f"{stem}.json"
-    for count in itertools.count(2):
-        if not path.exists():
-            break
-        path = RESULTS / f"{stem}-{count}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-    return path
+    """Write the record to a file of its own."""
+    return records.write(results, date=results.date, device=results.machine.slug, topic=results.topic)
 
 
 def read(path: Path) -> Results:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import http.client
 import json
 import os
@@ -40,8 +39,7 @@ from pathlib import Path
 import msgspec
 
 import mezzo
-from benchmarks.machine import commit, library_versions, this_machine
-from benchmarks.results import RESULTS
+from benchmarks.records import save
 
 KEY = "mz-startup-benchmark-0123456789"
 LIMIT_S = 120.0
@@ -65,15 +63,6 @@ class Run(msgspec.Struct, frozen=True):
     cpu: tuple[float, float]
     idle: tuple[float, float]
     used: tuple[float, float]
-
-
-class Record(msgspec.Struct, frozen=True):
-    date: str
-    commit: str
-    machine: object
-    libraries: dict[str, str]
-    runs: list[Run]
-    imports_ms: dict[str, dict[str, float]]
 
 
 def measure(home: Path, folder: Path, *, num_streams: int) -> Run:
@@ -268,11 +257,7 @@ def main() -> None:
             f"imports of the {name}, ms:", ", ".join(f"{package} {ms:.0f}" for package, ms in costs.items())
         )
     if arguments.save:
-        machine, date = this_machine(), datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        record = Record(date, commit(), machine, library_versions(), runs, imports)
-        path = RESULTS / f"{date}-{machine.slug}-startup.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-        print(path)
+        print(save("startup", runs=runs, imports_ms=imports))
 
 
 if __name__ == "__main__":

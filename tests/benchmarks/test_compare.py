@@ -11,7 +11,7 @@ import pytest
 from benchmarks.compare import compare, prompt_token_offsets
 from benchmarks.servers import ServerSpec
 
-from benchmarks import results
+from benchmarks import records, results
 from mezzo.bench.client import Target
 from mezzo.bench.workloads.prediction import Prediction
 from mezzo.bench.workloads.streams import Streams
@@ -41,7 +41,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 def test_a_comparison_measures_every_server_in_every_round_and_records_it(
     tmp_path: Path, unused_tcp_port_factory: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
     script = tmp_path / "server.py"
     script.write_text(SERVER)
     specs = []

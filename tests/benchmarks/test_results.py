@@ -10,7 +10,7 @@ import pytest
 from benchmarks.machine import Machine
 from benchmarks.results import Results, ServerFacts, SummaryRow, Turn
 
-from benchmarks import results
+from benchmarks import records, results
 from mezzo.bench.client import Failure, Sample
 from mezzo.bench.figures import Figure, figures_of
 from mezzo.bench.run import Result
@@ -118,7 +118,7 @@ def test_the_table_says_when_requests_failed_or_the_machine_was_busy() -> None:
 
 
 def test_a_results_file_gives_the_same_table_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
     first = results.write(record(TURNS))
     second = results.write(record(TURNS))
     assert first.name == "2026-01-31-some-cpu-tm-3-2c-serving.json"
