@@ -1,6 +1,6 @@
 """`python -m mezzo` is the command `mezzo`."""
 
-from mezzo.cli.main import main
+from mezzo.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,9 @@ from mezzo.cli.usage import usage
 from mezzo.cli.usage_compare import compare_costs  # noqa: F401 - a command of `usage`
 from mezzo.cli.users import users
 from mezzo.cli.workspaces import workspaces
+
+if TYPE_CHECKING:
+    from mezzo.engine.launch import EngineProcess
 
 app = typer.Typer(
     name="mezzo",
@@ -68,10 +72,13 @@ def mezzo(
     """
 
 
-def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 stopped with Ctrl-C."""
+def main(launch: Callable[[], EngineProcess] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 called wrongly, 130 stopped with Ctrl-C.
+
+    launch   gives `serve` its engine processes; see `mezzo.cli.entry`
+    """
     try:
-        app(prog_name="mezzo")
+        app(prog_name="mezzo", obj=launch)
     except CommandFailed as failure:
         report(failure)
         sys.exit(failure.exit_code)

@@ -29,6 +29,7 @@ _LISTEN_ERRORS = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}
 
 
 def serve(
+    context: typer.Context,
     *,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS")] = None,
     port: Annotated[int | None, typer.Option(metavar="N")] = None,
@@ -60,18 +61,12 @@ def serve(
     Each option is a setting and can also stand in mezzo.toml (`port = 9000`) or the environment
     (`MEZZO_PORT=9000`). The API key is `MEZZO_API_KEY` if that is set. docs/settings.md lists all settings.
     """
-    # Every parameter but `config` is a setting of the same name.
-    options = {name: value for name, value in locals().items() if name != "config"}
-    from mezzo.engine.launch import EarlyLauncher
-
-    # First of all: the engine process takes longest to get ready, and begins before it is known what it will serve.
-    with EarlyLauncher() as launch:
-        _serve(options, config, launch)
-
-
-def _serve(options: dict[str, object], config: Path | None, launch: Callable[[], EngineProcess]) -> None:
+    # Every parameter but these two is a setting of the same name.
+    options = {name: value for name, value in locals().items() if name not in ("context", "config")}
     from mezzo.catalog.cards import load_catalog
+    from mezzo.engine.launch import launch_engine
 
+    launch: Callable[[], EngineProcess] = context.obj or launch_engine
     settings = read_settings(options, config=config)
     catalog = load_catalog()
     check_served(settings, catalog)
