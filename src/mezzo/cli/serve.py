@@ -103,11 +103,8 @@ def _run(
     key: str,
     launch: Callable[[], EngineProcess],
 ) -> None:
-    from mezzo.backends.base import BackendUnavailable
     from mezzo.kit.logging import configure_logging
-    from mezzo.metering.prices import PriceChanged, PriceNotFound
     from mezzo.server.run import serve as run_server
-    from mezzo.store.database import DatabaseUnavailable
 
     configure_logging(
         level=settings.log_level,
@@ -127,20 +124,32 @@ def _run(
     say(f"Starting with {behind} …")
     try:
         run_server(settings, weights=weights_by_id, on_ready=on_ready, launch=launch)
-    except BackendUnavailable as error:
-        raise CommandFailed(f"the engine did not start: {error}") from error
-    except DatabaseUnavailable as error:
-        raise CommandFailed(f"the database cannot be used: {error}") from error
-    except (PriceNotFound, PriceChanged) as error:
-        raise CommandFailed(f"nothing can be billed: {error}") from error
-    except OSError as error:
-        # Somebody took the port since it was checked.
-        if error.errno in _LISTEN_ERRORS:
-            raise _cannot_listen(settings.host, settings.port, error) from error
-        raise
+    except Exception as error:
+        if (failure := _explained(error, settings)) is None:
+            raise
+        raise failure from error
     if not was_ready:
         raise typer.Exit(_INTERRUPTED)
     say("Stopped.")
+
+
+def _explained(error: Exception, settings: Settings) -> CommandFailed | None:
+    """Say what an operator can do about; None for what is a defect."""
+    # Not before they are needed: with the database comes a third of a second of imports, and the engine waits to hear
+    # what it serves.
+    from mezzo.backends.base import BackendUnavailable
+    from mezzo.metering.prices import PriceChanged, PriceNotFound
+    from mezzo.store.database import DatabaseUnavailable
+
+    if isinstance(error, BackendUnavailable):
+        return CommandFailed(f"the engine did not start: {error}")
+    if isinstance(error, DatabaseUnavailable):
+        return CommandFailed(f"the database cannot be used: {error}")
+    if isinstance(error, PriceNotFound | PriceChanged):
+        return CommandFailed(f"nothing can be billed: {error}")
+    if isinstance(error, OSError) and error.errno in _LISTEN_ERRORS:
+        return _cannot_listen(settings.host, settings.port, error)  # somebody took it since it was checked
+    return None
 
 
 def answering(

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from mezzo.metering.usage import Dimension, UsageSum
 
 usage = typer.Typer(
-    name="usage", cls=SettingsGroup, invoke_without_command=True, pretty_exceptions_enable=False
+    add_completion=False,
+    rich_markup_mode="markdown",
+    name="usage",
+    cls=SettingsGroup,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
 )
 
 _SUMS = (
