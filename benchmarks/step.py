@@ -101,12 +101,13 @@ def synchronize(device: torch.device) -> None:
 
 def bytes_per_step(core: EngineCore, num_streams: int) -> int:
     """Return what a decoding step has to read: all matrices once, and the keys and values of each stream."""
-    decoder, network = core.runner.decoder, core.runner.network
+    network = core.runner.network
     shape = network.config
     num_keys = num_streams * (PROMPT_TOKENS + NEW_TOKENS // 2)
     if isinstance(network, QuantizedNetwork):
         vision = 0 if network.vision is None else sum(p.nbytes for p in network.vision.parameters())
         return network.num_bytes - vision + num_keys * QuantizedKVCache.bytes_per_token(shape)
+    decoder = network.decoder
     embeddings = 0 if shape.tied_embeddings else decoder.tok_embeddings.weight.numel()
     weights = sum(p.numel() for p in decoder.parameters()) - embeddings
     return int((weights + num_keys * shape.kv_values_per_token) * decoder.dtype.itemsize)

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from mezzo.model.kernels.library import Heads, Kernels, KernelsMissing, Matrix, Norm, check_kernels
+from mezzo.model.kernels.library import (
+    Heads,
+    Kernels,
+    KernelsMissing,
+    Layer,
+    Layers,
+    Matrix,
+    Norm,
+    StepRows,
+    check_kernels,
+)
 from mezzo.model.kernels.packing import (
     QuantizedMatrix,
     interleave_gates,
@@ -228,13 +238,15 @@ class Attended:
                 kernels.attend(
                     self.heads[rows].clone(),
                     self.shape,
-                    cos=self.cos[rows].contiguous(),
-                    sin=self.sin[rows].contiguous(),
-                    query_scale=None if query_scale is None else query_scale[rows].contiguous(),
-                    slots=torch.tensor(self.table)[positions // 16] * 16 + positions % 16,
-                    spans=torch.tensor([[0, size, start, 0]], dtype=torch.int32),
-                    tables=torch.tensor(self.table, dtype=torch.int32),
-                    cache=self.cache,
+                    StepRows(
+                        cos=self.cos[rows].contiguous(),
+                        sin=self.sin[rows].contiguous(),
+                        query_scale=None if query_scale is None else query_scale[rows].contiguous(),
+                        slots=torch.tensor(self.table)[positions // 16] * 16 + positions % 16,
+                        spans=torch.tensor([[0, size, start, 0]], dtype=torch.int32),
+                        tables=torch.tensor(self.table, dtype=torch.int32),
+                    ),
+                    self.cache,
                 )
             )
             start += size
@@ -303,15 +315,61 @@ class TestAttention:
         both = kernels.attend(
             other.heads[[32, 32]].clone(),
             other.shape,
-            cos=other.cos[[32, 32]],
-            sin=other.sin[[32, 32]],
-            query_scale=None,
-            slots=torch.tensor([9 * 16, 8 * 16]),
-            spans=torch.tensor([[0, 1, 32, 0], [1, 1, 32, 3]], dtype=torch.int32),
-            tables=torch.tensor([5, 2, 9, 4, 6, 8], dtype=torch.int32),
-            cache=other.cache,
+            StepRows(
+                cos=other.cos[[32, 32]],
+                sin=other.sin[[32, 32]],
+                query_scale=None,
+                slots=torch.tensor([9 * 16, 8 * 16]),
+                spans=torch.tensor([[0, 1, 32, 0], [1, 1, 32, 3]], dtype=torch.int32),
+                tables=torch.tensor([5, 2, 9, 4, 6, 8], dtype=torch.int32),
+            ),
+            other.cache,
         )
         assert torch.equal(both, expected.expand(2, -1))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_all_layers_at_once_are_what_they_are_one_by_one(kernels: Kernels, rows: int) -> None:
+    attended = Attended(rows)
+    step = StepRows(
+        cos=attended.cos,
+        sin=attended.sin,
+        query_scale=None,
+        slots=torch.tensor(attended.table).repeat_interleave(16)[:rows] * 16 + torch.arange(rows) % 16,
+        spans=torch.tensor([[0, rows, 0, 0]], dtype=torch.int32),
+        tables=torch.tensor(attended.table, dtype=torch.int32),
+    )
+    dim, inner, widths = 64, 96, 6 * 32
+    qkv = (6 + 2 * 2) * 32
+
+    def layer(seed: int, update: bool) -> Layer:
+        def matrix(outputs: int, inputs: int, has_update: bool = False) -> Matrix:
+            weight = normal(outputs, inputs, seed=seed + outputs) / 8
+            down, up = normal(32, inputs, seed=seed), normal(outputs, 32, seed=seed + 1) / 64
+            return Matrix(pack(weight, 4), (pack(down, 8), pack(up, 8)) if has_update else None)
+
+        norms = [Norm(1 + 0.1 * normal(dim, seed=seed + i), 1e-5) for i in range(2)]
+        return Layer(
+            attention_norm=norms[0],
+            wqkv=matrix(qkv, dim, update),
+            wo=matrix(dim, widths),
+            ffn_norm=norms[1],
+            w13=matrix(2 * inner, dim),
+            w2=matrix(dim, inner, update),
+        )
+
+    layers = [layer(10, False), layer(20, True), layer(30, False)]
+    hidden, cache = normal(rows, dim, seed=9), torch.zeros(3, *attended.cache.shape, dtype=torch.uint8)
+    expected, own_cache = hidden.clone(), cache.clone()
+    for one, of_layer in zip(layers, own_cache, strict=True):
+        heads = kernels.linear(expected, one.wqkv, one.attention_norm)
+        out = kernels.attend(heads, attended.shape, step, of_layer)
+        kernels.add_linear(expected, out, one.wo)
+        gated = kernels.gated_linear(expected, one.w13, one.ffn_norm)
+        kernels.add_linear(expected, gated, one.w2)
+    kernels.run_layers(hidden, Layers(layers), attended.shape, step, cache)
+    assert torch.equal(hidden, expected)
+    assert torch.equal(cache, own_cache)
 
 
 def test_a_matrix_keeps_its_memory() -> None:

@@ -97,13 +97,13 @@ def test_matrices_keep_their_four_bits(folder: Path, tmp_path: Path, num_bits: i
 
     apart = load()
     again = load()
-    layers = [layer for network in (apart, again) for layer in network.decoder.layers]
+    layers = [layer for network in (apart, again) for layer in network.decoder.layers.layers]
     matrices = [matrix for layer in layers for matrix in (layer.wqkv, layer.wo, layer.w13, layer.w2)]
     assert {(matrix.quantized.num_bits, matrix.rank) for matrix in matrices} == {(4, 32)}
     assert unexplained(apart) == unexplained(again) < 0.02
     (folder / MERGED_LORA).unlink()
     summed = load()
-    assert summed.decoder.layers[0].wqkv.quantized.num_bits == num_bits
+    assert summed.decoder.layers.layers[0].wqkv.quantized.num_bits == num_bits
     if num_bits == 4:  # the sum in four bits is not what it was
         assert unexplained(summed) > 2 * unexplained(apart)
 

@@ -113,7 +113,7 @@ def test_the_bytes_of_a_position_are_those_of_the_cache(folder: Path) -> None:
 
 
 class TestKept:
-    def test_packed_once_then_mapped(
+    def test_packed_once_then_read(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         token_ids = list(b"Hello there")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from mezzo.engine.images import SequenceImage
 from mezzo.engine.scheduler import ScheduledEncoding, ScheduledSequence
 from mezzo.engine.sequence import Sequence, TokenScore
 from mezzo.model.attention import SequenceSpan, length_bucket
+from mezzo.model.config import ModelConfig
 from mezzo.model.kv_cache import KVCache
 from mezzo.model.network import Network
 from mezzo.model.packed_weights import QuantizedNetwork
@@ -33,6 +34,33 @@ class StepResult(NamedTuple):
     scores: list[tuple[Sequence, int, TokenScore]]
 
 
+class AnyDecoder(Protocol):
+    """What the engine asks of a decoder; `mezzo.model.decoder.Decoder` says what it means.
+
+    A cache and a plan are of the decoder's own kind, which the types do not say.
+    """
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def plan(self, spans: list[SequenceSpan], cache: Any) -> Any: ...
+
+    def __call__(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        plan: Any,
+        cache: Any,
+        logits_rows: Tensor,
+        image_rows: Tensor | None = None,
+        image_embeddings: Tensor | None = None,
+    ) -> Tensor: ...
+
+
 class Runner:
     """A model, its KV cache and the embeddings of images, on one device.
 
@@ -42,9 +70,8 @@ class Runner:
     def __init__(self, network: Network | QuantizedNetwork, cache: KVCache | QuantizedKVCache) -> None:
         """`cache` is of the network's kind."""
         self.network = network
-        # Typed as anything: a decoder and a cache of one kind, which the types of two fields cannot say.
-        self.decoder: Any = network.decoder
-        self.cache: Any = cache
+        self.decoder: AnyDecoder = network.decoder
+        self.cache = cache
         self._encodings: dict[bytes, Encoding] = {}
         self._embeddings: dict[bytes, Tensor] = {}
 

@@ -1,7 +1,8 @@
-"""A network with its decoder quantized, packed once and then mapped from a file.
+"""A network with its decoder quantized, packed once and then read from a file.
 
-The first load of a checkpoint reads and packs it, which takes seconds; the result is kept, and later starts map it:
-nothing is read before it is needed, and processes share the pages. The file is safetensors, with mezzo's parameter
+The first load of a checkpoint reads and packs it, which takes seconds; the result is kept, and later starts read it as
+it is, into huge pages where the system has them: a step goes through all of it, and with pages of 4 kB it spends a
+tenth of its time looking them up (docs/decisions/0024-cpu-kernels.md). The file is safetensors, with mezzo's parameter
 names: matrices of the decoder are bytes as `mezzo.model.kernels.packing` lays them out, everything else is float32.
 A matrix whose update is kept apart has two more beside it, `NAME.down` and `NAME.up`.
 """
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from mezzo.model.checkpoint import load_network, read_headers
 from mezzo.model.config import ModelConfig, UnsupportedCheckpoint
-from mezzo.model.kernels.library import Kernels, Matrix, Norm
+from mezzo.model.kernels.library import Kernels, Layer, Matrix, Norm
 from mezzo.model.kernels.packing import (
     GROUP,
     TILE,
@@ -35,7 +36,7 @@ from mezzo.model.kernels.packing import (
 )
 from mezzo.model.lora_names import MERGED_LORA
 from mezzo.model.merged_lora import merged_updates
-from mezzo.model.quantized import QuantizedDecoder, QuantizedLayer
+from mezzo.model.quantized import QuantizedDecoder
 from mezzo.model.tensor_file import read_header
 from mezzo.model.vision import Vision
 from mezzo.model.weight_files import weight_files
@@ -44,6 +45,7 @@ _LAYOUT_VERSION = 2
 _HEAD, _EMBEDDINGS = "decoder.output.weight", "decoder.tok_embeddings.weight"
 _DOWN, _UP = ".down", ".up"
 _CPU = torch.device("cpu")
+_HUGE_PAGE = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def load_quantized(
         return _network(config, _packed(folder, config, num_bits, on_progress), num_bits, kernels)
     of_folder = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     path = packed_folder / f"{of_folder}-int{num_bits}-{_fingerprint(folder, config)}.safetensors"
-    if (mapped := _mapped(path, on_warning)) is None:
+    if (kept := _kept(path, on_warning)) is None:
         tensors = _packed(folder, config, num_bits, on_progress)
         try:
             _write(path, tensors)
@@ -108,8 +110,8 @@ def load_quantized(
             return _network(config, tensors, num_bits, kernels)
         for outdated in set(packed_folder.glob(f"{of_folder}-int{num_bits}-*")) - {path}:
             outdated.unlink(missing_ok=True)
-        mapped = _mapped(path, on_warning) or tensors
-    return _network(config, mapped, num_bits, kernels)
+        kept = _kept(path, on_warning) or tensors
+    return _network(config, kept, num_bits, kernels)
 
 
 def _fingerprint(folder: Path, config: ModelConfig) -> str:
@@ -169,8 +171,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _mapped(path: Path, on_warning: Callable[[str], None]) -> dict[str, Tensor] | None:
-    """Map a file of packed weights. None where there is none, or only a damaged one, which is made anew."""
+def _kept(path: Path, on_warning: Callable[[str], None]) -> dict[str, Tensor] | None:
+    """Read a file of packed weights. None where there is none, or only a damaged one, which is made anew."""
     if not path.exists():
         return None
     try:
@@ -178,18 +180,27 @@ def _mapped(path: Path, on_warning: Callable[[str], None]) -> dict[str, Tensor] 
     except UnsupportedCheckpoint as error:
         on_warning(f"packed weights are packed again: {error}")
         return None
-    with path.open("rb") as file:
-        # A private copy, because PyTorch wants memory that could be written to; nothing is.
-        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if hasattr(mmap, "MADV_WILLNEED"):
-        mapping.madvise(mmap.MADV_WILLNEED)
-    data = torch.frombuffer(mapping, dtype=torch.uint8)
+    data = _read_into_huge_pages(path)
     return {
         tensor.name: data[tensor.start : tensor.start + tensor.num_bytes]
         .view(tensor.dtype)
         .view(tensor.shape)
         for tensor in stored
     }
+
+
+def _read_into_huge_pages(path: Path) -> Tensor:
+    size = path.stat().st_size
+    memory = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    with path.open("rb", buffering=0) as file:
+        num_read = 0
+        while num := file.readinto(memoryview(memory)[num_read:size]):  # a call reads two gigabytes at most
+            num_read += num
+    if num_read < size:
+        raise OSError(f"{path} became shorter while it was read")
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _network(
@@ -212,7 +223,7 @@ def _network(
         return Norm(tensors[name], config.norm_eps)
 
     layers = [
-        QuantizedLayer(
+        Layer(
             attention_norm=norm(f"{layer}.attention_norm.weight"),
             wqkv=matrix(f"{layer}.attention.wqkv.weight"),
             wo=matrix(f"{layer}.attention.wo.weight"),

@@ -2,8 +2,7 @@
 
 The same network, layer for layer, with the same interface. What differs is where the numbers are: matrices are
 quantized, and each product rounds its inputs to eight bits in groups of 32; the KV cache is in eight bits. The residual
-stream, norms, rotary embedding, softmax and logits are float32. Five calls a layer do all its work, since on a small
-model the interpreter's time between calls would be most of a step.
+stream, norms, rotary embedding, softmax and logits are float32. The loop over the layers is in kernels/csrc/layers.c.
 """
 
 from __future__ import annotations
@@ -15,30 +14,18 @@ from torch import Tensor
 
 from mezzo.model.attention import SequenceSpan
 from mezzo.model.config import ModelConfig
-from mezzo.model.kernels.library import Kernels, Matrix, Norm
+from mezzo.model.kernels.library import Kernels, Layer, Layers, Matrix, Norm, StepRows
 from mezzo.model.quantized_kv_cache import QuantizedKVCache
 from mezzo.model.rope import RotaryEmbedding
 
 
 @dataclass(frozen=True)
 class QuantizedPlan:
-    """Where a step's keys and values go, and which rows belong to whom: arguments of `Kernels.attend`."""
+    """Where a step's keys and values go, and which rows belong to whom: as `StepRows` has it."""
 
     slots: Tensor
     spans: Tensor
     tables: Tensor
-
-
-@dataclass(frozen=True)
-class QuantizedLayer:
-    """The matrices of a layer, named as in `mezzo.model.decoder`; w13 has gates and ups interleaved."""
-
-    attention_norm: Norm
-    wqkv: Matrix
-    wo: Matrix
-    ffn_norm: Norm
-    w13: Matrix
-    w2: Matrix
 
 
 class QuantizedDecoder:
@@ -53,14 +40,14 @@ class QuantizedDecoder:
         kernels: Kernels,
         *,
         embeddings: Matrix,
-        layers: list[QuantizedLayer],
+        layers: list[Layer],
         norm: Norm,
         output: Matrix,
     ) -> None:
         self.config = config
         self.kernels = kernels
         self.embeddings = embeddings
-        self.layers = layers
+        self.layers = Layers(layers)
         self.norm = norm
         self.output = output
         self.rotary = RotaryEmbedding(config.rope, config.head_dim)
@@ -101,21 +88,9 @@ class QuantizedDecoder:
             hidden.index_copy_(0, image_rows, image_embeddings)
         cos, sin = (angles.flatten(1) for angles in self.rotary(positions))
         scale = self.rotary.query_scale(positions)
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            heads = self.kernels.linear(hidden, layer.wqkv, layer.attention_norm)
-            attended = self.kernels.attend(
-                heads,
-                cache.heads,
-                cos=cos,
-                sin=sin,
-                query_scale=None if scale is None else scale.flatten(),
-                slots=plan.slots,
-                spans=plan.spans,
-                tables=plan.tables,
-                cache=layer_cache,
-            )
-            self.kernels.add_linear(hidden, attended, layer.wo)
-            gated = self.kernels.gated_linear(hidden, layer.w13, layer.ffn_norm)
-            self.kernels.add_linear(hidden, gated, layer.w2)
+        rows = StepRows(
+            cos, sin, None if scale is None else scale.flatten(), plan.slots, plan.spans, plan.tables
+        )
+        self.kernels.run_layers(hidden, self.layers, cache.heads, rows, cache.data)
         logits = self.kernels.linear(hidden[logits_rows], self.output, self.norm)
         return logits[:, : self.config.vocab_size]

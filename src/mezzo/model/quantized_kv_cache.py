@@ -28,7 +28,8 @@ class QuantizedKVCache:
             window=config.sliding_window,
         )
         shape = (config.n_layers, config.n_kv_heads, num_blocks, self.heads.record_bytes)
-        self.layers: list[Tensor] = list(torch.from_numpy(np.zeros(shape, dtype=np.uint8)))
+        self.data: Tensor = torch.from_numpy(np.zeros(shape, dtype=np.uint8))
+        """(layers, key heads, blocks, bytes of a record)"""
 
     @staticmethod
     def bytes_per_token(config: ModelConfig) -> int:
@@ -37,10 +38,9 @@ class QuantizedKVCache:
 
     def copy_blocks(self, sources: list[int], targets: list[int]) -> None:
         """Copy whole blocks in every layer; for a sequence that forks in the middle of a block."""
-        for layer in self.layers:
-            layer[:, targets] = layer[:, sources]
+        self.data[:, :, targets] = self.data[:, :, sources]
 
     @property
     def num_bytes(self) -> int:
         """Bytes of address space; only the written part is resident."""
-        return sum(layer.numel() for layer in self.layers)
+        return self.data.numel()

@@ -8,7 +8,9 @@ the decoder runs on PyTorch's own.
 from __future__ import annotations
 
 import ctypes
-from functools import cache, lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from mezzo.model.kernels.packing import QuantizedMatrix
 
 LIBRARY = Path(__file__).parent / "libmezzo_kernels.so"
 _STORE, _ADD, _GATE = range(3)
+_PARTS_OF_LAYER = ("attention_norm", "ffn_norm", "wqkv", "wo", "w13", "w2")
 
 _pointer, _int64 = ctypes.c_void_p, ctypes.c_int64
 
@@ -35,6 +38,21 @@ class _Matrix(ctypes.Structure):
 
 class _HeadsShape(ctypes.Structure):
     _fields_ = tuple((name, _int64) for name in ("n_heads", "n_kv_heads", "head_dim", "block_size", "window"))
+
+
+class _StepRows(ctypes.Structure):
+    _fields_ = (
+        ("num_rows", _int64), ("cos", _pointer), ("sin", _pointer), ("query_scale", _pointer), ("slots", _pointer),
+        ("spans", _pointer), ("num_spans", _int64), ("tables", _pointer),
+    )  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = tuple((name, _pointer) for name in _PARTS_OF_LAYER)
+
+
+class _Layers(ctypes.Structure):
+    _fields_ = (("layers", _pointer), ("num_layers", _int64), ("norm_eps", ctypes.c_float))
 
 
 @cache
@@ -55,10 +73,10 @@ def _library() -> ctypes.CDLL:
     library.linear_scratch_bytes.restype = _int64
     library.embed.argtypes = [_pointer, _pointer, _int64, _pointer]
     library.embed.restype = None
-    library.attend.argtypes = [
-        _pointer, _pointer, _int64, _pointer, _pointer, _pointer, _pointer, _pointer, _int64, _pointer, _pointer,
-        _int64, _pointer,
-    ]  # fmt: skip
+    library.attend.argtypes = [_pointer, _pointer, _pointer, _pointer, _int64, _pointer]
+    library.layers_scratch_bytes.argtypes = [_pointer, _int64]
+    library.layers_scratch_bytes.restype = _int64
+    library.run_layers.argtypes = [_pointer, _pointer, _pointer, _pointer, _pointer, _int64, _pointer]
     library.cache_record_bytes.argtypes = [_pointer]
     library.cache_record_bytes.restype = _int64
     return library
@@ -127,6 +145,62 @@ class Heads:
         self.head_dim = head_dim
 
 
+@dataclass(frozen=True)
+class Layer:
+    """The matrices of a decoder's layer, named as in `mezzo.model.decoder`; w13 has gates and ups interleaved."""
+
+    attention_norm: Norm
+    wqkv: Matrix
+    wo: Matrix
+    ffn_norm: Norm
+    w13: Matrix
+    w2: Matrix
+
+
+class Layers:
+    """All layers of a decoder, their norms with one eps. Keeps their memory alive."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = tuple(layers)
+        self._structs = (_Layer * len(layers))(
+            *(_Layer(*(getattr(layer, name).address for name in _PARTS_OF_LAYER)) for layer in layers)
+        )
+        self._struct = _Layers(ctypes.addressof(self._structs), len(layers), layers[0].attention_norm.eps)
+        self.address = ctypes.addressof(self._struct)
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """What rows a step has, the same for all layers.
+
+    cos, sin    (rows, head_dim), the sine of the first half negative
+    query_scale (rows,) or None
+    slots       (rows,) int64, block * block_size + offset of each row's place in the cache
+    spans       (spans, 4) int32: first row, number of rows, tokens before them, where in `tables` its blocks begin
+    tables      (blocks,) int32
+    """
+
+    cos: Tensor
+    sin: Tensor
+    query_scale: Tensor | None
+    slots: Tensor
+    spans: Tensor
+    tables: Tensor
+
+    def as_struct(self) -> _StepRows:
+        """Return the struct of it, which lives no longer than the tensors."""
+        return _StepRows(
+            self.slots.shape[0],
+            self.cos.data_ptr(),
+            self.sin.data_ptr(),
+            None if self.query_scale is None else self.query_scale.data_ptr(),
+            self.slots.data_ptr(),
+            self.spans.data_ptr(),
+            self.spans.shape[0],
+            self.tables.data_ptr(),
+        )
+
+
 class Kernels:
     """The kernels on `num_threads` threads. One set per process: a second one takes the first one's threads.
 
@@ -142,7 +216,6 @@ class Kernels:
             raise OSError(error, "the threads of the kernels could not be started")
         self.num_threads = num_threads
         self._scratch = torch.empty(0, dtype=torch.uint8)
-        self._scratch_bytes = lru_cache(maxsize=1024)(self._library.linear_scratch_bytes)
 
     def linear(self, x: Tensor, matrix: Matrix, norm: Norm | None = None) -> Tensor:
         """x (rows, inputs) -> (rows, outputs padded to a multiple of 16), of x or of x normalised."""
@@ -151,7 +224,7 @@ class Kernels:
         )
 
     def gated_linear(self, x: Tensor, matrix: Matrix, norm: Norm) -> Tensor:
-        """x (rows, inputs) -> silu(gate) * up (rows, outputs / 2); the matrix is packed as `pack_gated` does."""
+        """x (rows, inputs) -> silu(gate) * up (rows, outputs / 2); the matrix is as `interleave_gates` makes it."""
         return self._product(x, matrix, norm, _GATE, x.new_empty(x.shape[0], matrix.num_outputs // 2))
 
     def add_linear(self, target: Tensor, x: Tensor, matrix: Matrix) -> None:
@@ -160,9 +233,7 @@ class Kernels:
 
     def _product(self, x: Tensor, matrix: Matrix, norm: Norm | None, mode: int, out: Tensor) -> Tensor:
         num_rows, num_inputs = x.shape
-        num_bytes = self._scratch_bytes(num_rows, num_inputs, matrix.rank)
-        if num_bytes > len(self._scratch):
-            self._scratch = torch.empty(num_bytes, dtype=torch.uint8)
+        self._make_scratch(self._library.linear_scratch_bytes(num_rows, num_inputs, matrix.rank))
         self._library.linear(
             matrix.address,
             x.data_ptr(),
@@ -181,47 +252,52 @@ class Kernels:
         self._library.embed(matrix.address, token_ids.data_ptr(), len(token_ids), out.data_ptr())
         return out
 
-    def attend(
-        self,
-        heads: Tensor,
-        shape: Heads,
-        *,
-        cos: Tensor,
-        sin: Tensor,
-        query_scale: Tensor | None,
-        slots: Tensor,
-        spans: Tensor,
-        tables: Tensor,
-        cache: Tensor,
-    ) -> Tensor:
+    def attend(self, heads: Tensor, shape: Heads, rows: StepRows, cache: Tensor) -> Tensor:
         """Rotate queries and keys, store keys and values, attend. `heads` is changed.
 
         heads       (rows, n_heads + 2 * n_kv_heads, head_dim): queries, keys, values
-        cos, sin    (rows, head_dim), the sine of the first half negative
-        query_scale (rows,) or None
-        slots       (rows,) int64, block * block_size + offset of each row's place in the cache
-        spans       (spans, 4) int32: first row, number of rows, tokens before them, where in `tables` its blocks begin
-        tables      (blocks,) int32
         cache       (n_kv_heads, num_blocks, record_bytes) uint8, one layer
         Returns (rows, n_heads * head_dim). Raises: MemoryError.
         """
-        num_rows = heads.shape[0]
-        out = heads.new_empty(num_rows, shape.n_heads * shape.head_dim)
-        failed = self._library.attend(
-            shape.address,
-            heads.data_ptr(),
-            num_rows,
-            cos.data_ptr(),
-            sin.data_ptr(),
-            None if query_scale is None else query_scale.data_ptr(),
-            slots.data_ptr(),
-            spans.data_ptr(),
-            len(spans),
-            tables.data_ptr(),
-            cache.data_ptr(),
-            cache.shape[1],
-            out.data_ptr(),
+        out = heads.new_empty(heads.shape[0], shape.n_heads * shape.head_dim)
+        struct = rows.as_struct()
+        _check_memory(
+            self._library.attend(
+                shape.address,
+                ctypes.addressof(struct),
+                heads.data_ptr(),
+                cache.data_ptr(),
+                cache.shape[1],
+                out.data_ptr(),
+            )
         )
-        if failed:
-            raise MemoryError("no memory for the plan of an attention")
         return out
+
+    def run_layers(self, hidden: Tensor, layers: Layers, shape: Heads, rows: StepRows, cache: Tensor) -> None:
+        """Compute all layers of `hidden` (rows, dim), in place: what the methods above compute one by one.
+
+        cache       (layers, n_kv_heads, num_blocks, record_bytes) uint8
+        Raises: MemoryError.
+        """
+        struct = rows.as_struct()
+        self._make_scratch(self._library.layers_scratch_bytes(layers.address, hidden.shape[0]))
+        _check_memory(
+            self._library.run_layers(
+                layers.address,
+                shape.address,
+                ctypes.addressof(struct),
+                hidden.data_ptr(),
+                cache.data_ptr(),
+                cache.shape[2],
+                self._scratch.data_ptr(),
+            )
+        )
+
+    def _make_scratch(self, num_bytes: int) -> None:
+        if num_bytes > self._scratch.shape[0]:
+            self._scratch = torch.empty(num_bytes, dtype=torch.uint8)
+
+
+def _check_memory(failed: int) -> None:
+    if failed:
+        raise MemoryError("no memory for the plan of an attention")

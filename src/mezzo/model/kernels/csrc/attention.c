@@ -8,6 +8,7 @@
 // of queries at a time: some tokens of one sequence, with all query heads that share a key head. What is computed of a query
 // does not depend on the tile it is in: its result has the same bits alone and in any batch or chunk.
 
+#include "kernels.h"
 #include "threads.h"
 
 #if defined(__x86_64__)
@@ -21,27 +22,11 @@
 enum { COLUMNS_AT_ONCE = 16, ROWS_AT_ONCE = 6, MOST_TILE_ROWS = 96 };
 
 typedef struct {
-    int64_t n_heads, n_kv_heads;
-    int64_t head_dim;    // a multiple of 16
-    int64_t block_size;  // a multiple of 16
-    int64_t window;      // a query sees so many positions, its own included
-} heads_shape;
-
-// num_new tokens of one sequence after num_context in the cache: rows first_row and following, whose blocks are in the
-// tables from first_block on.
-typedef struct {
-    int32_t first_row, num_new, num_context, first_block;
-} span;
-
-typedef struct {
     const heads_shape *shape;
-    float *heads;  // (rows, n_heads + 2 * n_kv_heads, head_dim): queries, keys, values
-    const float *cos, *sin, *query_scale;
-    const int64_t *slots;
-    const int32_t *tables;
+    const step_rows *rows;
+    float *heads, *outputs;
     uint8_t *cache;
     int64_t num_blocks;
-    float *outputs;  // (rows, n_heads, head_dim)
 } layer;
 
 typedef struct {
@@ -91,12 +76,12 @@ AVX2 static float store_rounded(const float *x, int64_t head_dim, int8_t *out, i
 static void store_task(void *context, int64_t row) {
     const layer *l = context;
     const heads_shape *s = l->shape;
-    int64_t dim = s->head_dim, size = s->block_size, block = l->slots[row] / size, position = l->slots[row] % size;
-    const float *cos = l->cos + row * dim, *sin = l->sin + row * dim;
+    int64_t dim = s->head_dim, size = s->block_size, block = l->rows->slots[row] / size, position = l->rows->slots[row] % size;
+    const float *cos = l->rows->cos + row * dim, *sin = l->rows->sin + row * dim;
     float *queries = l->heads + row * (s->n_heads + 2 * s->n_kv_heads) * dim;
     float *keys = queries + s->n_heads * dim, *values = keys + s->n_kv_heads * dim;
     float factor = 1.0f / sqrtf((float)dim);
-    if (l->query_scale != NULL) factor *= l->query_scale[row];
+    if (l->rows->query_scale != NULL) factor *= l->rows->query_scale[row];
     for (int64_t h = 0; h < s->n_heads; h++) rotate(queries + h * dim, cos, sin, dim, factor);
     for (int64_t h = 0; h < s->n_kv_heads; h++) {
         int8_t *record = (int8_t *)record_of(l, h, block);
@@ -233,7 +218,7 @@ static void tile_task(void *context, int64_t task) {
     }
     int64_t first_block = first_position >= s->window ? (first_position - s->window + 1) / size : 0;
     for (int64_t block = first_block; block <= last_position / size; block++) {
-        const int8_t *keys = (const int8_t *)record_of(l, t->kv_head, l->tables[t->span->first_block + block]);
+        const int8_t *keys = (const int8_t *)record_of(l, t->kv_head, l->rows->tables[t->span->first_block + block]);
         const float *key_scales = (const float *)(keys + size * dim);
         const int8_t *values = (const int8_t *)(key_scales + size);
         const float *value_scales = (const float *)(values + size * dim);
@@ -254,33 +239,27 @@ static void tile_task(void *context, int64_t task) {
 
 int64_t cache_record_bytes(const heads_shape *shape) { return record_bytes(shape); }
 
-// Returns 0, or -1 if there is no memory.
 int attend(
-    const heads_shape *shape, float *heads, int64_t num_rows, const float *cos, const float *sin, const float *query_scale,
-    const int64_t *slots, const span *spans, int64_t num_spans, const int32_t *tables, uint8_t *cache, int64_t num_blocks,
-    float *outputs
+    const heads_shape *shape, const step_rows *rows, float *heads, uint8_t *cache, int64_t num_blocks, float *outputs
 ) {
-    layer l = {
-        .shape = shape, .heads = heads, .cos = cos, .sin = sin, .query_scale = query_scale, .slots = slots, .tables = tables,
-        .cache = cache, .num_blocks = num_blocks, .outputs = outputs,
-    };
-    if (num_rows < 4)
-        for (int64_t row = 0; row < num_rows; row++) store_task(&l, row);
+    layer l = {.shape = shape, .rows = rows, .heads = heads, .outputs = outputs, .cache = cache, .num_blocks = num_blocks};
+    if (rows->num_rows < 4)
+        for (int64_t row = 0; row < rows->num_rows; row++) store_task(&l, row);
     else
-        pool_run(store_task, &l, num_rows);
+        pool_run(store_task, &l, rows->num_rows);
 
     int64_t group = shape->n_heads / shape->n_kv_heads, num_tiles = 0;
     int32_t tokens_of_tile = (int32_t)(group < MOST_TILE_ROWS ? MOST_TILE_ROWS / group : 1);
-    for (int64_t i = 0; i < num_spans; i++)
-        num_tiles += shape->n_kv_heads * ((spans[i].num_new + tokens_of_tile - 1) / tokens_of_tile);
+    for (int64_t i = 0; i < rows->num_spans; i++)
+        num_tiles += shape->n_kv_heads * ((rows->spans[i].num_new + tokens_of_tile - 1) / tokens_of_tile);
     query_tile *tiles = malloc((size_t)num_tiles * sizeof *tiles), *tile = tiles;
     if (tiles == NULL) return -1;
-    for (int64_t i = 0; i < num_spans; i++) {
+    for (int64_t i = 0; i < rows->num_spans; i++) {
         // From the end: the last tokens of a chunk see most, and long tasks are best begun first.
-        for (int32_t end = spans[i].num_new; end > 0; end -= tokens_of_tile) {
+        for (int32_t end = rows->spans[i].num_new; end > 0; end -= tokens_of_tile) {
             int32_t first = end > tokens_of_tile ? end - tokens_of_tile : 0;
             for (int32_t kv_head = 0; kv_head < shape->n_kv_heads; kv_head++)
-                *tile++ = (query_tile){&l, &spans[i], kv_head, first, end - first};
+                *tile++ = (query_tile){&l, &rows->spans[i], kv_head, first, end - first};
         }
     }
     pool_run(tile_task, tiles, num_tiles);

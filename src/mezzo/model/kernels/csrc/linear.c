@@ -14,6 +14,7 @@
 // A matrix may have an update of low rank beside it, (W + up down) x: two narrow matrices in eight bits. What down x is
 // gets rounded like any row of inputs. It costs less than it would to hold the sum in eight bits, where W is in four.
 
+#include "kernels.h"
 #include "threads.h"
 
 #if defined(__x86_64__)
@@ -26,15 +27,6 @@
 
 enum { GROUP = 32, TILE = 16, ROWS_AT_ONCE = 4, ROWS_IN_CACHE = 96 };
 enum { PREFETCH_BYTES = 1024, TASKS_OF_THREAD = 3, PRODUCTS_OF_TASK = 1 << 22 };
-enum { STORE = 0, ADD = 1, GATE = 2 };
-
-typedef struct matrix {
-    const uint8_t *data;
-    int64_t num_outputs;  // a multiple of 16
-    int64_t num_inputs;   // a multiple of 32
-    int64_t num_bits;     // 4 or 8
-    const struct matrix *down, *up;  // (rank, num_inputs) and (num_outputs, rank), rank a multiple of 32; or both NULL
-} matrix;
 
 // Rows in eight bits, four rows together, so that what a tile reads of them lies in one piece: of each four rows in turn
 // their first four numbers, then their next four; and of each group their four scales, sums of the numbers, and sums times
@@ -356,7 +348,7 @@ static void multiply_rounded(product *p) {
     pool_run(tiles_task, p, p->chunks_of_tiles * blocks_of_rows);
 }
 
-// rank: of the update, 0 where there is none.
+// rank: of the update, 0 where there is none
 int64_t linear_scratch_bytes(int64_t num_rows, int64_t num_inputs, int64_t rank) {
     return rounded_bytes(num_rows, num_inputs) + rounded_bytes(num_rows, rank) + num_rows * rank * (int64_t)sizeof(float);
 }
