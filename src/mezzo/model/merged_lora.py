@@ -42,20 +42,20 @@ def merged_updates(
         a, b = stored.pop(stem + STORED_A, None), stored.pop(stem + STORED_B, None)
         if a is None and b is None:
             continue
-        target = torch.empty(shapes[place.parameter], device="meta")
-        wanted = (*place.rows_of(target).shape, place.num_interleaved_heads)
-        if (
-            a is None
-            or b is None
-            or a.dim() != 2
-            or b.shape != (wanted[0], len(a))
-            or wanted[1:] != (a.shape[1], 0)
-        ):
+        rows = place.rows_of(torch.empty(shapes[place.parameter], device="meta"))
+        # Only the Hugging Face layout is written with updates: rows in another order would need B's in that order too.
+        if a is None or b is None or not _fits(a, b, rows) or place.num_interleaved_heads:
             raise UnsupportedCheckpoint(f"{MERGED_LORA} has no update that fits {name}")
         parts.setdefault(place.parameter, []).append((slice(place.start, place.stop), a, b))
     if stored:
         raise UnsupportedCheckpoint(f"{MERGED_LORA} has {min(stored)}, which fits no matrix")
     return {parameter: _joined(shapes[parameter], of_rows) for parameter, of_rows in parts.items()}
+
+
+def _fits(a: Tensor, b: Tensor, rows: Tensor) -> bool:
+    if a.dim() != 2 or b.dim() != 2:
+        return False
+    return b.shape[1] == a.shape[0] and (b.shape[0], a.shape[1]) == rows.shape
 
 
 def _joined(shape: torch.Size, parts: list[tuple[slice, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
