@@ -29,7 +29,7 @@ MODEL_ID = "mistral-medium-2505"
 CONTEXT = 8192
 # What nano answers greedily with hundreds of tokens.
 ENDLESS = "Write a long story about a {}."
-SUBJECTS = ["fox", "king", "ship", "robot"]
+SUBJECTS = ["horse", "king", "ship", "robot"]
 _SOURCES = Path(__file__).parents[2] / "src"
 
 

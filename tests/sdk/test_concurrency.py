@@ -139,7 +139,7 @@ def test_full_queue_is_503_and_what_waits_is_answered(narrow: Serving) -> None:
     with ThreadPoolExecutor(2) as pool:
         running = threading.Event()
         first = pool.submit(
-            stream, narrow, chat(ENDLESS.format("fox"), max_tokens=60), lambda streamed: running.set()
+            stream, narrow, chat(ENDLESS.format("horse"), max_tokens=60), lambda streamed: running.set()
         )
         assert running.wait(60)
         waiting = pool.submit(stream, narrow, chat(ENDLESS.format("king"), max_tokens=4))

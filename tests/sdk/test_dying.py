@@ -35,7 +35,7 @@ class TestEngine:
         (engine,) = server.engine_pids()
         with ThreadPoolExecutor(9) as pool:
             streams = run_streams(server, pool, 8, max_tokens=2000)
-            plain = pool.submit(server.post, chat(ENDLESS.format("fox"), max_tokens=2000))
+            plain = pool.submit(server.post, chat(ENDLESS.format("horse"), max_tokens=2000))
             wait_until(lambda: server.metric("mezzo_sequences_running") == 9, 10)
             os.kill(engine, signal.SIGKILL)
             for future in streams:

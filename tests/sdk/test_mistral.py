@@ -200,7 +200,7 @@ class TestSampling:
         assert complete(mistral, STORY, temperature=0, max_tokens=40, **{penalty: 0}).text == full
 
     def test_choices_are_different_and_counted(self, mistral: Mistral) -> None:
-        fields = {"temperature": 1.2, "random_seed": 3, "max_tokens": 12}
+        fields = {"temperature": 1.2, "random_seed": 4, "max_tokens": 12}
         answer = mistral.chat.complete(model=MODEL, messages=STORY, n=2, **fields)
         texts = [choice.message.content for choice in answer.choices]
         assert [choice.index for choice in answer.choices] == [0, 1]

@@ -12,7 +12,7 @@ from openai import OpenAI
 
 from tests.sdk.serving import ENDLESS, KEY, MODEL, Serving
 
-QUESTION: list[dict[str, Any]] = [{"role": "user", "content": ENDLESS.format("fox")}]
+QUESTION: list[dict[str, Any]] = [{"role": "user", "content": ENDLESS.format("horse")}]
 FIELDS: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_tokens": 60, "temperature": 0}
 
 
