@@ -1,8 +1,8 @@
 """A network with its decoder quantized, packed once and then read from a file.
 
 The first load of a checkpoint reads and packs it, which takes seconds; the result is kept, and later starts read it as
-it is, into huge pages where the system has them: a step goes through all of it, and with pages of 4 kB it spends a
-tenth of its time looking them up (docs/decisions/0024-cpu-kernels.md). The file is safetensors, with mezzo's parameter
+it is, into huge pages where the system has them: a step goes through all of it, and would have to look up every page
+of 4 kB (docs/decisions/0024-cpu-kernels.md). The file is safetensors, with mezzo's parameter
 names: matrices of the decoder are bytes as `mezzo.model.kernels.packing` lays them out, everything else is float32.
 A matrix whose update is kept apart has two more beside it, `NAME.down` and `NAME.up`.
 """
