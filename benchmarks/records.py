@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,11 +14,8 @@ from benchmarks import machine
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def save(topic: str, *, args: Sequence[str] | None = None, **measured: object) -> Path:
-    """Write what was measured, with date, commit, command, machine and versions, to results/ and return the file.
-
-    args   of this process's module, those of the command line if left out
-    """
+def save(topic: str, **measured: object) -> Path:
+    """Write what was measured, with date, commit, command, machine and versions, to results/ and return the file."""
     spec = sys.modules["__main__"].__spec__
     module = spec.name if spec is not None else topic
     here = machine.this_machine()
@@ -28,9 +24,7 @@ def save(topic: str, *, args: Sequence[str] | None = None, **measured: object) -
         "topic": topic,
         "date": date,
         "commit": machine.commit(),
-        "command": machine.public_command(
-            ["python", "-m", module, *(sys.argv[1:] if args is None else args)]
-        ),
+        "command": machine.public_command(["python", "-m", module, *sys.argv[1:]]),
         "machine": here,
         "libraries": machine.library_versions(),
     }

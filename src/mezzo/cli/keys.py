@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mezzo.accounts.keys import ApiKey
 
 keys = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
     name="keys",
     no_args_is_help=True,
     help="Make, list, limit and revoke API keys.",

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mezzo.train.evaluate import Graded, Question
 
 train = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
     name="train",
     no_args_is_help=True,
     help="Teach a model of text to see. Needs the extra `train`: pip install 'mezzo[train]'.",

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mezzo.metering.usage import Dimension, UsageSum
 
 usage = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
     name="usage",
     cls=SettingsGroup,
     invoke_without_command=True,

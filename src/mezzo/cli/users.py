@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from mezzo.accounts.users import User
 
 users = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
     name="users",
     no_args_is_help=True,
     help="Make, invite, list and remove users.",

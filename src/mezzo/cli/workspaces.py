@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from mezzo.accounts.workspaces import Workspace
 
 workspaces = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="markdown",
     name="workspaces",
     no_args_is_help=True,
     help="Make, list, limit and archive workspaces.",

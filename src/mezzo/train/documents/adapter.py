@@ -12,6 +12,7 @@ from mezzo.kit.files import replace_json
 from mezzo.model.config import ModelConfig
 from mezzo.model.decoder import Decoder
 from mezzo.model.layout import HF_MULTIMODAL, HF_TEXT
+from mezzo.model.lora_names import STORED_A, STORED_B
 from mezzo.train.lora import TARGETS, LoraLinear, stored_updates
 from mezzo.train.state import replace_tensors
 
@@ -31,8 +32,8 @@ def adapter_tensors(updates: Mapping[str, Tensor], config: ModelConfig) -> dict[
     layout = HF_TEXT if config.vision is None else HF_MULTIMODAL
     tensors = {}
     for stored, (a, b) in stored_updates(updates, config, layout).items():
-        tensors[f"{_PREFIX}{stored}.lora_A.weight"] = a.to("cpu", torch.float32).clone()
-        tensors[f"{_PREFIX}{stored}.lora_B.weight"] = b.to("cpu", torch.float32).contiguous().clone()
+        tensors[f"{_PREFIX}{stored}{STORED_A}"] = a.to("cpu", torch.float32).clone()
+        tensors[f"{_PREFIX}{stored}{STORED_B}"] = b.to("cpu", torch.float32).contiguous().clone()
     return tensors
 
 
